@@ -1,0 +1,213 @@
+"""One typed group of parameters per stage: ranges, units, and what 0 means, under each field.
+
+Kedro hands a node that is annotated with one of these classes the validated object, and stops before any node when a
+value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` repeats the ones a user is likely to change.
+"""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CountdownParameters(_Group):
+    """The procedural task of the embedded default: reach a target from given numbers by + - * / and parentheses."""
+
+    min_numbers: int = Field(2, ge=2, le=6)
+    max_numbers: int = Field(4, ge=2, le=6)
+    """How many numbers a puzzle gives."""
+    min_value: int = Field(1, ge=1)
+    max_value: int = Field(20, ge=1)
+    """Range of the given numbers."""
+    min_target: int = Field(1, ge=0)
+    max_target: int = Field(60, ge=1)
+    """Range of the target."""
+    template: str = "{numbers}>{target}:"
+    """Rendered prompt; `{numbers}` is the numbers joined by single spaces."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        for name in ("numbers", "value", "target"):
+            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if low > high:
+                raise ValueError(f"min_{name} = {low} is above max_{name} = {high}")
+        return self
+
+
+class DataPreparationParameters(_Group):
+    """Where prompts come from and how they are split."""
+
+    source: str = "countdown"
+    """`countdown` (generated), or the path of a .parquet or .jsonl file with the columns `prompt`, `reference_answer`,
+    and optionally `split`, `verifier`, `verifier_arguments`, `metadata`."""
+    num_train: int = Field(2000, ge=1)
+    num_audit: int = Field(200, ge=0)
+    num_validation: int = Field(300, ge=1)
+    num_test: int = Field(300, ge=0)
+    """Prompts per split; a file without a `split` column is split in these numbers, train taking what is left."""
+    max_prompt_tokens: int = Field(64, ge=1)
+    """A longer prompt is refused, never cut."""
+    verifier: str = "arithmetic"
+    """Verifier of file prompts that do not name one."""
+    countdown: CountdownParameters = CountdownParameters()
+    embedding_layer: int = Field(-1)
+    """Index into the hidden states of the reference policy: 0 is the token embedding, -1 the last layer."""
+    embedding_pooling: Literal["last", "mean"] = "last"
+    """`last`: state of the prompt's last token; `mean`: mean over the prompt's tokens."""
+    embedding_batch_size: int = Field(256, ge=1)
+
+
+class PolicyParameters(_Group):
+    """The model that is trained."""
+
+    source: str = "data/01_raw/starter_policy"
+    """A folder in Hugging Face format, or a hub id such as `Qwen/Qwen2.5-Math-1.5B`."""
+    revision: str | None = None
+    """Commit or tag of a hub id; None takes the newest and records which it was."""
+    device: str = "cpu"
+    """PyTorch device of embedding, transformers sampling, training and evaluation."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the forward pass; log-probabilities are always computed in float32."""
+
+
+class SchedulingParameters(_Group):
+    """Which prompts a round takes."""
+
+    selector: Literal["nearest", "uniform"] = "nearest"
+    target_accuracy: float = Field(0.5, ge=0, le=1)
+    """Accuracy the selector looks for (τ in the paper)."""
+    num_prompts: int = Field(32, ge=1)
+    """Prompts per round, the audit slice included."""
+    candidate_pool_size: int = Field(0, ge=0)
+    """Train prompts drawn uniformly each round to select among; 0 means all."""
+    audit_fraction: float = Field(0.125, ge=0, le=1)
+    """Share of the round's prompts drawn uniformly whatever the estimate; rounded to whole prompts."""
+    warm_up_rounds: int = Field(3, ge=0)
+    """First rounds in which every prompt is drawn uniformly, so that the head has learned before it selects."""
+
+
+class RolloutParameters(_Group):
+    """How completions are sampled."""
+
+    backend: Literal["transformers"] = "transformers"
+    group_size: int = Field(8, ge=1)
+    """Completions per prompt (G)."""
+    sampling_temperature: float = Field(1.0, gt=0, le=10)
+    max_new_tokens: int = Field(32, ge=1)
+    """Tokens per completion, the end-of-sequence token included."""
+    batch_size: int = Field(256, ge=1)
+    """Completions sampled at once; changes memory and speed, not results."""
+
+
+class VerificationParameters(_Group):
+    """Limits of the verifiers."""
+
+    timeout_seconds: float = Field(5.0, gt=0)
+    """Wall-clock limit of one answer in the sandbox; the in-process arithmetic verifier is bounded by construction."""
+    memory_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
+    """Address-space limit of the sandbox worker."""
+
+
+class TrainingParameters(_Group):
+    """The objective, the optimiser, the log-Z head, replay."""
+
+    objective: Literal["paced", "grpo"] = "paced"
+    reward_temperature: float = Field(0.05, gt=0)
+    """β: rewards enter as r/β, and β·log Z is an accuracy."""
+    learning_rate: float = Field(1e-4, ge=0)
+    """Of the policy; 0 trains the head alone."""
+    weight_decay: float = Field(0.1, ge=0)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Of the policy, per optimiser step. The paced gradient is 2/β = 40 times a REINFORCE gradient, so this always matters."""
+    num_epochs: int = Field(1, ge=1)
+    """Passes over the round's batch."""
+    num_minibatches: int = Field(1, ge=1)
+    """Optimiser steps per pass."""
+    max_tokens_per_forward: int = Field(16384, ge=1)
+    """Padded tokens in one forward and backward pass; gradients accumulate, so it changes memory and not results."""
+    clip_ratio: float = Field(0.2, gt=0)
+    """`grpo` only: importance weights outside 1 ± this give no gradient."""
+    log_z_learning_rate: float = Field(1e-3, ge=0)
+    """Of the log-Z head."""
+    log_z_hidden_size: int = Field(128, ge=1)
+    log_z_epochs: int = Field(10, ge=1)
+    """Passes of the head over the round's fresh groups; the first goes with the policy's own steps."""
+    log_z_audit_weight: float = Field(1.0, ge=0)
+    """Weight of a uniformly drawn group in the head's loss beside 1 for a selected one; 0 leaves the audit slice out."""
+    initial_accuracy: float = Field(0.5, gt=0, lt=1)
+    """Estimate of every prompt before the head has seen anything."""
+    replay_capacity: int = Field(128, ge=0)
+    """Correct completions kept for replay."""
+    replay_max_added: int = Field(64, ge=0)
+    """Replayed completions added to a batch at most; 0 switches replay off."""
+    replay_max_staleness: int = Field(10, ge=1)
+    """Rounds after which a completion leaves the buffer."""
+    replay_behaviour: Literal["recomputed", "stored"] = "recomputed"
+    """Behaviour log-probabilities of replayed rows: of the round's own behaviour policy, or as stored when sampled."""
+    max_log_prob_gap: float = Field(0.1, gt=0)
+    """Largest mean |sampler − trainer| log-probability per token, in nats, that a round accepts."""
+
+    @model_validator(mode="after")
+    def _grpo_has_no_replay(self) -> Self:
+        if self.objective == "grpo" and self.replay_max_added > 0:
+            raise ValueError(
+                "objective grpo needs every completion's whole group and takes no replayed rows: "
+                "set training.replay_max_added=0, or run with --env grpo"
+            )
+        return self
+
+
+class EvaluationParameters(_Group):
+    """What is measured on prompts that are never trained on."""
+
+    every: int = Field(5, ge=1)
+    """Rounds between evaluations; round 0 is always evaluated."""
+    num_samples: int = Field(4, ge=1)
+    """Completions per prompt (n of pass@k)."""
+    sampling_temperature: float = Field(1.0, ge=0)
+    """0 is greedy."""
+    splits: tuple[Literal["validation", "audit"], ...] = ("validation", "audit")
+
+
+class ReportingParameters(_Group):
+    """What the figures show."""
+
+    calibration_window: int = Field(20, ge=1)
+    """Rounds of audit outcomes in the reliability diagram."""
+    num_rollouts_in_mlflow: int = Field(64, ge=0)
+    """Rollouts logged as a table in MLflow; the Parquet table holds all of them."""
+    max_histogram_prompts: int = Field(20000, ge=1)
+    """Prompts drawn in the histogram of estimates."""
+
+
+class StarterPolicyParameters(_Group):
+    """How the starter policy of the embedded default is made."""
+
+    hidden_size: int = Field(128, ge=8)
+    num_layers: int = Field(4, ge=1)
+    num_heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(256, ge=8)
+    num_problems: int = Field(20000, ge=1)
+    """Puzzles in the corpus, none of which is in a validation, audit or test split."""
+    random_fraction: float = Field(0.5, ge=0, le=1)
+    """Share of corpus lines whose expression uses the right numbers and reaches the target only by chance."""
+    num_steps: int = Field(1500, ge=1)
+    batch_size: int = Field(192, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+
+
+GROUPS: dict[str, type[_Group]] = {
+    "data_preparation": DataPreparationParameters,
+    "policy": PolicyParameters,
+    "scheduling": SchedulingParameters,
+    "rollout": RolloutParameters,
+    "verification": VerificationParameters,
+    "training": TrainingParameters,
+    "evaluation": EvaluationParameters,
+    "reporting": ReportingParameters,
+    "starter_policy": StarterPolicyParameters,
+}
+"""Every group by its `params:` key."""
