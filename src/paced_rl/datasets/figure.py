@@ -1,0 +1,43 @@
+"""A Matplotlib figure as a PNG file."""
+
+import base64
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview
+
+from paced_rl.datasets.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class FigureDataset(AbstractDataset["Figure", bytes]):
+    """Saves a figure as PNG, with equal bytes for an equal figure, and loads those bytes."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        """
+        Args:
+            filepath: the PNG file.
+            metadata: read by Kedro-Viz.
+        """
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def save(self, data: "Figure") -> None:
+        # Matplotlib would write its version into the file, so that an upgrade made every round's figures differ.
+        write_atomically(self._filepath, lambda path: data.savefig(path, format="png", metadata={"Software": None}))
+
+    def load(self) -> bytes:
+        return self._filepath.read_bytes()
+
+    def preview(self) -> ImagePreview:
+        """The image for Kedro-Viz, in base64."""
+        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode("ascii"))
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

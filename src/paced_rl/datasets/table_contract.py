@@ -1,0 +1,156 @@
+"""What a table must be before it is written and after it is read: its schema's columns, types, no nulls, no NaN.
+
+The rules here hold for every table; the rules of one table are in `conf/base/expectations/<table>.json`.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from kedro.io import DatasetError
+
+PARTITIONS: Mapping[str, pa.DataType] = {"experiment": pa.string(), "round": pa.int64()}
+"""Columns that live in the path (`experiment=<name>/round=<rrrr>/`) and not in the file."""
+
+NUM_NAMED_ROWS = 5
+"""Rows an error names, so that it stays readable."""
+
+
+def path_partitions(path: Path) -> dict[str, str | int]:
+    """Partition values in a path, e.g. {"experiment": "paced", "round": 3}; other folders are ignored."""
+    found: dict[str, str | int] = {}
+    for segment in path.parent.parts:
+        name, separator, value = segment.partition("=")
+        if separator and name in PARTITIONS:
+            found[name] = int(value) if name == "round" else value
+    return found
+
+
+def arrow_tables(data: pd.DataFrame | pa.Table | pa.RecordBatchReader, *, name: str) -> Iterator[pa.Table]:
+    """The data as one Arrow table, or as one per batch of a reader, of which only one is in memory at a time.
+
+    Raises:
+        DatasetError: another type, or a pandas column of mixed types.
+    """
+    if isinstance(data, pd.DataFrame):
+        try:
+            yield pa.Table.from_pandas(data, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DatasetError(f"table {name}: a column mixes types: {'; '.join(map(str, error.args))}") from error
+    elif isinstance(data, pa.Table):
+        yield data
+    elif isinstance(data, pa.RecordBatchReader):
+        yield data.schema.empty_table()  # a reader without batches still has its columns checked
+        for batch in data:
+            yield pa.Table.from_batches([batch])
+    else:
+        raise DatasetError(
+            f"table {name}: got {type(data).__name__}; allowed are pandas.DataFrame, pyarrow.Table and "
+            "pyarrow.RecordBatchReader"
+        )
+
+
+def drop_partitions(table: pa.Table, partitions: Mapping[str, str | int], *, name: str) -> pa.Table:
+    """The table without the columns that its path already says.
+
+    Raises:
+        DatasetError: such a column holds anything but the path's value.
+    """
+    for column, value in partitions.items():
+        if column not in table.column_names:
+            continue
+        values = set(pc.unique(table.column(column)).to_pylist())
+        if not values <= {value}:
+            raise DatasetError(
+                f"table {name}: column {column} holds {sorted(map(str, values))[:NUM_NAMED_ROWS]}, but the path it is "
+                f"saved to says {value!r}; drop the column or set it to {value!r}"
+            )
+        table = table.drop_columns([column])
+    return table
+
+
+def conform(table: pa.Table, schema: pa.Schema, *, name: str, first_row: int = 0) -> pa.Table:
+    """The table with exactly the columns and types of `schema`, in its order.
+
+    A cast changes neither a value nor a kind: 1.5 does not become 1, and 1 does not become "1". Floats must be finite,
+    alone and in lists: NaN is written as null, and only where the schema allows one.
+
+    Args:
+        table: columns in any order.
+        schema: one of `paced_rl.schemas`.
+        name: of the table, for errors.
+        first_row: number of the table's first row in the whole stream, for errors.
+
+    Raises:
+        DatasetError: names the table, the column, what was got and the first rows concerned.
+    """
+    got = table.column_names
+    missing = [column for column in schema.names if column not in got]
+    unexpected = sorted({column for column in got if column not in schema.names or got.count(column) > 1})
+    if missing or unexpected:
+        raise DatasetError(
+            f"table {name}: missing columns {missing}, unexpected or repeated columns {unexpected}; "
+            f"its schema has {schema.names}"
+        )
+    columns = []
+    for field in schema:
+        column = _cast(table.column(field.name), field, name=name)
+        _check_values(column, field, name=name, first_row=first_row)
+        columns.append(column)
+    return pa.table(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field, *, name: str) -> pa.ChunkedArray:
+    if not _is_same_kind(column.type, field.type):
+        raise DatasetError(f"table {name}: column {field.name} is {column.type}; its schema says {field.type}")
+    try:
+        return column.cast(field.type, safe=True)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(
+            f"table {name}: column {field.name} cannot become {field.type} without loss: {error}"
+        ) from error
+
+
+def _is_same_kind(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether a cast keeps the meaning: number to number, text to text, list to list; nulls fit everything."""
+    if pa.types.is_dictionary(source):
+        source = source.value_type
+    if pa.types.is_null(source):
+        return True
+    if pa.types.is_list(target):
+        is_list = pa.types.is_list(source) or pa.types.is_large_list(source) or pa.types.is_fixed_size_list(source)
+        return is_list and _is_same_kind(source.value_type, target.value_type)
+    if pa.types.is_string(target):
+        return pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source)
+    return pa.types.is_integer(source) or pa.types.is_floating(source)
+
+
+def _check_values(column: pa.ChunkedArray, field: pa.Field, *, name: str, first_row: int) -> None:
+    """Refuses nulls where the schema has none, nulls inside lists, and floats that are not finite."""
+    problems = {}
+    if not field.nullable:
+        problems["is null or NaN"] = _rows(pc.is_null(column)) if column.null_count else []
+    if pa.types.is_floating(field.type):
+        problems["is infinite or NaN"] = _rows(pc.invert(pc.is_finite(column)))
+    if pa.types.is_list(field.type):
+        # Flattening and the row of each value must see the same array, so chunks are joined first.
+        lists = column.combine_chunks()
+        values = pc.list_flatten(lists)
+        is_floating = pa.types.is_floating(field.type.value_type)
+        is_good = pc.fill_null(pc.is_finite(values), False) if is_floating else pc.is_valid(values)
+        if not pc.all(is_good, min_count=0).as_py():
+            bad_rows = pc.filter(pc.list_parent_indices(lists), pc.invert(is_good))
+            problems["holds a value that is null, infinite or NaN"] = pc.unique(bad_rows).to_pylist()
+    for problem, rows in problems.items():
+        if rows:
+            shown = [first_row + row for row in rows[:NUM_NAMED_ROWS]]
+            raise DatasetError(
+                f"table {name}: column {field.name} {problem} in {len(rows)} rows, first in rows {shown}"
+            )
+
+
+def _rows(mask: pa.ChunkedArray) -> list[int]:
+    """Row numbers where the mask is True; null counts as False."""
+    return pc.indices_nonzero(mask).to_pylist()

@@ -1,0 +1,184 @@
+"""How a round is written to MLflow: one run per experiment, and under it one run per executed round.
+
+The experiment's run holds the curves: each metric once per round, with the round as its step, so that MLflow's charts
+overlay experiments. The round's run holds what explains a point of them: parameters, fingerprints, rollouts, figures.
+"""
+
+import fcntl
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+logger = logging.getLogger(__name__)
+
+MLFLOW_EXPERIMENT = "paced-rl"
+"""MLflow's own kind of experiment: the folder that holds the runs of all of ours."""
+
+EXPERIMENT_TAG, ROUND_TAG, SUPERSEDED_TAG = "paced.experiment", "paced.round", "paced.superseded"
+
+# Limits of one `log_batch` request, see https://mlflow.org/docs/latest/rest-api/#request-limits
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
+_MAX_TAG_LENGTH = 5000
+_MAX_PARAM_LENGTH = 6000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """What is written of one executed round."""
+
+    experiment: str
+    round_number: int
+    started: float
+    """Seconds since 1970."""
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    round_metrics: Mapping[str, float]
+    """One value each for the round; written to both runs."""
+    step_metrics: Sequence[tuple[str, int, float]]
+    """(name, optimiser step, value); written to the round's run."""
+    rollouts: "pd.DataFrame | None"
+    figures: Sequence[Path]
+    error: str | None = None
+    """Message of the error that ended the round; None when it was completed."""
+
+
+def log_round(record: RoundRecord, *, tracking_uri: str, artifact_folder: Path | None) -> None:
+    """Writes a round, in as few requests as MLflow's API allows.
+
+    Args:
+        record: the round.
+        tracking_uri: MLflow's, e.g. `sqlite:////project/mlflow.db`.
+        artifact_folder: where artifacts go when MLflow's experiment does not exist yet; None lets the server decide.
+
+    Raises:
+        mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError: when MLflow cannot be written.
+    """
+    client = _open(tracking_uri)
+    experiment_id = _mlflow_experiment_id(client, artifact_folder)
+    parent = _experiment_run_id(client, experiment_id, record)
+    earlier = _earlier_round_runs(client, experiment_id, parent, record.round_number)
+    now = int(time.time() * 1000)
+    child = _create_round_run(client, experiment_id, parent, record)
+    from mlflow.entities import Metric
+
+    round_metrics = [Metric(k, v, now, record.round_number) for k, v in _finite(record.round_metrics.items())]
+    step_metrics = [Metric(k, v, now, step) for k, step, v in record.step_metrics if math.isfinite(v)]
+    _log(client, child, metrics=[*round_metrics, *step_metrics], params=record.params)
+    if record.rollouts is not None:
+        client.log_table(child, record.rollouts, "rollouts.json")
+    for figure in record.figures:
+        client.log_artifact(child, str(figure), "figures")
+    if record.error is None:
+        # Metrics are append-only: a value that an earlier run of this round has left is not written twice.
+        unchanged = _points_at(client, parent, round_metrics) if earlier else {}
+        _log(client, parent, metrics=[m for m in round_metrics if unchanged.get(m.key) != m.value])
+        for run in earlier:
+            client.set_tag(run.info.run_id, SUPERSEDED_TAG, "true")
+        client.set_terminated(parent, "FINISHED")
+    client.set_terminated(child, "FINISHED" if record.error is None else "FAILED")
+
+
+def _finite(metrics: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    return ((name, value) for name, value in metrics if math.isfinite(value))
+
+
+def _open(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    if not tracking_uri.startswith("sqlite:///"):
+        return MlflowClient(tracking_uri=tracking_uri)
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    if not database.exists():
+        logger.info("Creating MLflow's database %s; this happens once and takes some seconds.", database)
+    # MLflow creates and migrates tables without a lock, and two processes that do so at once leave a broken database.
+    with _locked(database.with_name(f"{database.name}.lock")):
+        client = MlflowClient(tracking_uri=tracking_uri)
+        client.get_experiment_by_name(MLFLOW_EXPERIMENT)  # the database is opened by the first request
+    return client
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also when the process dies
+        yield
+
+
+def _mlflow_experiment_id(client: "MlflowClient", artifact_folder: Path | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+    if experiment is None:
+        location = artifact_folder.as_uri() if artifact_folder else None
+        try:
+            return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
+                raise
+            experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+    return experiment.experiment_id
+
+
+def _experiment_run_id(client: "MlflowClient", experiment_id: str, record: RoundRecord) -> str:
+    query = f"tags.`{EXPERIMENT_TAG}` = '{record.experiment}' AND tags.`paced.kind` = 'experiment'"
+    runs = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    if runs:
+        return runs[0].info.run_id
+    tags = {EXPERIMENT_TAG: record.experiment, "paced.kind": "experiment"}
+    started = int(record.started * 1000)
+    run = client.create_run(experiment_id, start_time=started, tags=tags, run_name=record.experiment)
+    return run.info.run_id
+
+
+def _earlier_round_runs(client: "MlflowClient", experiment_id: str, parent: str, round_number: int) -> "list[Run]":
+    query = f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`{ROUND_TAG}` = '{round_number}'"
+    return [run for run in client.search_runs([experiment_id], query) if SUPERSEDED_TAG not in run.data.tags]
+
+
+def _create_round_run(client: "MlflowClient", experiment_id: str, parent: str, record: RoundRecord) -> str:
+    tags = {
+        "mlflow.parentRunId": parent,
+        EXPERIMENT_TAG: record.experiment,
+        ROUND_TAG: str(record.round_number),
+        "paced.kind": "round",
+        **record.tags,
+    }
+    if record.error is not None:
+        tags["paced.error"] = record.error[:_MAX_TAG_LENGTH]
+    name = f"{record.experiment} round {record.round_number:04d}"
+    run = client.create_run(experiment_id, start_time=int(record.started * 1000), tags=tags, run_name=name)
+    return run.info.run_id
+
+
+def _points_at(client: "MlflowClient", run_id: str, metrics: "Sequence[Metric]") -> dict[str, float]:
+    """The value that each metric's curve last got at the step that is about to be written."""
+    points: dict[str, float] = {}
+    for metric in metrics:
+        at_step = [m for m in client.get_metric_history(run_id, metric.key) if m.step == metric.step]
+        if at_step:
+            points[metric.key] = max(at_step, key=lambda m: m.timestamp).value
+    return points
+
+
+def _log(
+    client: "MlflowClient", run_id: str, *, metrics: "Sequence[Metric]", params: Mapping[str, str] | None = None
+) -> None:
+    from mlflow.entities import Param
+
+    all_params = [Param(name, value[:_MAX_PARAM_LENGTH]) for name, value in (params or {}).items()]
+    while metrics or all_params:
+        # Their sum may not exceed _MAX_METRICS either.
+        now_params, all_params = all_params[:_MAX_PARAMS], all_params[_MAX_PARAMS:]
+        room = _MAX_METRICS - len(now_params)
+        client.log_batch(run_id, metrics=metrics[:room], params=now_params)
+        metrics = metrics[room:]

@@ -1,0 +1,147 @@
+"""One table at the end of a round: how it went, what it cost, where to look next."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from paced_rl.hooks.common import STAGES, file_of, is_round, read, stage_of
+from paced_rl.hooks.timings import seconds_per_stage
+
+FIGURES = ("calibration_figure", "estimates_figure", "learning_curve_figure")
+"""Catalog names of the figures of a round."""
+
+_STATUSES = ("right", "wrong", "unparseable", "timed_out", "truncated", "verifier_errors")
+
+
+class SummaryHook:
+    """Prints the summary of a round on stderr."""
+
+    def __init__(self) -> None:
+        self._executed: Counter[str] = Counter()
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        """Forgets what an earlier run in this process left."""
+        self._executed.clear()
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Counts a node that is executed rather than cached."""
+        self._executed[stage_of(node)] += 1
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Prints the table, after everything else has been written."""
+        if not is_round(pipeline):
+            return
+        summary = read(catalog, "round_summary")
+        if summary is None or summary.empty:
+            return
+        timings = read(catalog, "timings")
+        lines = [
+            *summary_lines(summary.iloc[0].to_dict()),
+            ("seconds", _seconds_line(timings, self._executed)),
+            ("nodes", _nodes_line(pipeline, self._executed)),
+            *_next_lines(catalog, run_params),
+        ]
+        title = f"experiment {catalog['params:experiment'].load()}, round {catalog['params:round'].load()}"
+        _print_panel(title, [line for line in lines if line[1]])
+
+
+def summary_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(label, text) of what a row of `round_summary` says; a column that is absent or null shows as –."""
+
+    def show(name: str, digits: int = 3) -> str:
+        value = summary.get(name)
+        is_null = value is None or not math.isfinite(float(value))
+        return "–" if is_null else f"{float(value):,.{digits}f}"
+
+    yield (
+        "accuracy",
+        (
+            f"{show('accuracy')} of all, {show('accuracy_of_selected')} of selected, "
+            f"{show('accuracy_of_audit')} of audit prompts; validation {show('validation_accuracy')}"
+        ),
+    )
+    yield "groups", f"informative {show('informative_fraction')}, near a half (hit rate) {show('hit_rate')}"
+    yield (
+        "estimates off by",
+        (
+            f"{show('mean_absolute_error_of_audit')} on audit prompts, where exact estimates would show "
+            f"{show('binomial_floor_of_audit')}; {show('mean_absolute_error_of_selected')} on selected ones"
+        ),
+    )
+    statuses = [(name, show(f"num_{name}", 0)) for name in _STATUSES]
+    yield (
+        "completions",
+        (
+            f"{show('num_completions', 0)}: "
+            + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in statuses if n != "0")
+        ),
+    )
+    yield (
+        "tokens",
+        (
+            f"{show('tokens_sampled', 0)} sampled, {show('tokens_trained', 0)} trained, "
+            f"{show('tokens_evaluated', 0)} evaluated"
+        ),
+    )
+    yield (
+        "replay",
+        (
+            f"{show('num_replayed', 0)} completions, mean age {show('replay_mean_age', 1)} rounds, "
+            f"used {show('replay_mean_reuse_count', 1)} times before"
+        ),
+    )
+
+
+def _seconds_line(timings: Any, executed: Mapping[str, int]) -> str:
+    if timings is None or timings.empty:
+        return ""
+    seconds = seconds_per_stage(timings)
+    order = [stage for stage in STAGES if stage in seconds] + [stage for stage in seconds if stage not in STAGES]
+    parts = [f"{stage} {seconds[stage]:.1f}" if executed.get(stage) else f"{stage} cached" for stage in order]
+    return ", ".join(parts)
+
+
+def _nodes_line(pipeline: Pipeline, executed: Mapping[str, int]) -> str:
+    num_executed = sum(executed.values())
+    return f"{num_executed} executed, {len(pipeline.nodes) - num_executed} cached"
+
+
+def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    figures = [file for name in FIGURES if (file := file_of(catalog, name)) is not None]
+    yield "figures", "\n".join(str(file) for file in figures)
+    yield "look", "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds"
+    env = f"--env={run_params['env']} " if run_params.get("env") else ""
+    # What was changed for this round is kept, or the next round would be of another experiment.
+    changed = _flatten({**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1})
+    yield "next round", f"kedro run {env}--params " + ",".join(f"{name}={value}" for name, value in changed)
+
+
+def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _print_panel(title: str, lines: list[tuple[str, str]]) -> None:
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines:
+        table.add_row(label, Text(text))  # Text: a path may hold square brackets, which rich takes for markup
+    Console(stderr=True).print(Panel(table, title=title, title_align="left", expand=False))

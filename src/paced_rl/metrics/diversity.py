@@ -1,0 +1,39 @@
+"""Whether the policy still finds different solutions."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+
+def distinct_correct_answers(
+    prompt_ids: Sequence[str], rewards: Sequence[float | None], extracted_answers: Sequence[str | None]
+) -> float:
+    """Mean number of different correct answers, over the prompts that have at least one.
+
+    1 where every solved prompt is always solved in the same way; it grows with the number of samples, so only figures
+    of one group size compare.
+
+    Args:
+        prompt_ids: one per completion.
+        rewards: one per completion; correct is exactly 1. None and NaN mean the verifier failed.
+        extracted_answers: the verifier's canonical form, one per completion. Correct completions without one count as
+            one answer of their prompt.
+
+    Returns:
+        Answers per solved prompt, at least 1; NaN where no prompt is solved.
+
+    Raises:
+        ValueError: the three differ in length.
+    """
+    if not len(prompt_ids) == len(rewards) == len(extracted_answers):
+        raise ValueError(
+            f"distinct_correct_answers: {len(prompt_ids)} prompt_ids, {len(rewards)} rewards and "
+            f"{len(extracted_answers)} extracted_answers, must be as many: one of each per completion"
+        )
+    answers_of_prompt: dict[str, set[str | None]] = defaultdict(set)
+    for prompt_id, reward, answer in zip(prompt_ids, rewards, extracted_answers, strict=True):
+        if reward == 1:
+            # A table may hand a missing answer over as NaN, which no set recognises as the same one.
+            answers_of_prompt[prompt_id].add(answer if isinstance(answer, str) else None)
+    if not answers_of_prompt:
+        return float("nan")
+    return sum(len(answers) for answers in answers_of_prompt.values()) / len(answers_of_prompt)

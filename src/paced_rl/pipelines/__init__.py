@@ -1,0 +1,1 @@
+"""One package per stage: `nodes.py` turns tables into tables, `pipeline.py` wires them."""

@@ -1,0 +1,14 @@
+"""Policies: finding, checking, loading and storing them."""
+
+from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, resolve_policy
+from paced_rl.policies.loading import LoadedPolicy, load_policy, open_policy, policy_files
+
+__all__ = [
+    "LoadedPolicy",
+    "PolicyFolderError",
+    "check_policy_folder",
+    "load_policy",
+    "open_policy",
+    "policy_files",
+    "resolve_policy",
+]

@@ -1,0 +1,187 @@
+"""A policy in memory: loading it once per process and version, and what is stored of it."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paced_rl.policies.folders import (
+    MAX_LISTED,
+    TEXT_FILES,
+    WEIGHTS,
+    PolicyFolderError,
+    check_policy_folder,
+    read_json,
+)
+from paced_rl.types import Checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("float32", "bfloat16")
+NUM_CACHED_POLICIES = 2
+"""The behaviour policy of the round and the reference or next policy; each holds a whole model in memory."""
+NOT_COPIED = ("*.index.json", "manifest.json")
+"""Files that describe one version's bytes, and would be wrong beside the next version's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPolicy:
+    """A model ready for forward passes, and what is needed to talk to it. Shared: never change it in place."""
+
+    model: "PreTrainedModel"
+    """In evaluation mode, on its device."""
+    tokenizer: "PreTrainedTokenizerBase"
+    pad_token_id: int
+    """Fills the short rows of a batch; always masked, so its value never matters."""
+    eos_token_ids: tuple[int, ...]
+    """Tokens that end a completion, in increasing order; never empty."""
+
+
+def load_policy(folder: Path, *, device: str, dtype: str) -> LoadedPolicy:
+    """Model and tokenizer of a folder, in evaluation mode; no global generator is consumed.
+
+    Args:
+        folder: in Hugging Face format; nothing is looked up outside it.
+        device: PyTorch device.
+        dtype: of the weights in memory, `float32` or `bfloat16`, whatever they are stored in.
+
+    Raises:
+        PolicyFolderError: the folder is incomplete or damaged, weights are missing, of another shape or not finite, or
+            no token ends a completion.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES}; got {dtype!r}")
+    check_policy_folder(folder)
+    tokenizer, model, missing = _read_policy(folder, dtype)
+    if missing:
+        raise PolicyFolderError(
+            f"the weights in {folder} lack {len(missing)} tensors of {type(model).__name__}: {missing[:MAX_LISTED]}"
+        )
+    _check_weights_are_finite(model, folder)
+    eos_token_ids = _eos_token_ids(model, tokenizer, folder)
+    pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
+    logger.info("Loaded policy from %s: %.4g parameters, %s on %s", folder, model.num_parameters(), dtype, device)
+    return LoadedPolicy(
+        model=model.to(device).eval(), tokenizer=tokenizer, pad_token_id=pad_token_id, eos_token_ids=eos_token_ids
+    )
+
+
+def _read_policy(folder: Path, dtype: str) -> tuple[Any, Any, list[str]]:
+    """Tokenizer, model on the CPU, and the names of the tensors that the folder lacks."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # one bar per round and stage says nothing
+    try:
+        # Building a model may draw from the global generator, whose state is put back.
+        with torch.random.fork_rng(devices=[]):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=getattr(torch, dtype),
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PolicyFolderError(f"policy folder {folder} could not be loaded: {error}") from error
+    finally:
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()
+    model, info = loaded
+    return tokenizer, model, sorted(info["missing_keys"])
+
+
+def _check_weights_are_finite(model: "PreTrainedModel", folder: Path) -> None:
+    damaged = [name for name, tensor in model.named_parameters() if not bool(tensor.isfinite().all())]
+    if damaged:
+        raise PolicyFolderError(
+            f"{len(damaged)} tensors in {folder} hold NaN or infinity, e.g. {damaged[:MAX_LISTED]}; "
+            "start from an earlier policy version, with a lower learning rate if training wrote this one"
+        )
+
+
+def _eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[int, ...]:
+    """The end-of-sequence ids of the generation config, else of the config, else of the tokenizer."""
+    generation_config = model.generation_config
+    sources = (generation_config.eos_token_id if generation_config else None, model.config.eos_token_id)
+    for ids in (*sources, tokenizer.eos_token_id):
+        if ids is not None and ids != []:
+            eos_token_ids = tuple(sorted({ids} if isinstance(ids, int) else set(ids)))
+            break
+    else:
+        raise PolicyFolderError(
+            f"no end-of-sequence token in {folder}: set eos_token_id in generation_config.json or config.json"
+        )
+    embeddings: Any = model.get_input_embeddings()
+    num_rows = embeddings.weight.shape[0]
+    highest = max(len(tokenizer) - 1, *eos_token_ids)
+    if highest >= num_rows:
+        raise PolicyFolderError(
+            f"the tokenizer in {folder} has token ids up to {highest}, the model only {num_rows} embeddings; "
+            "take tokenizer and weights from the same policy"
+        )
+    return eos_token_ids
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyKey:
+    """What makes two loaded policies the same one: the bytes of every file, not where they lie."""
+
+    digests: frozenset[tuple[str, str]]
+    device: str
+    dtype: str
+    folder: Path = field(compare=False)
+
+
+@lru_cache(maxsize=NUM_CACHED_POLICIES)
+def _load_cached(key: _PolicyKey) -> LoadedPolicy:
+    return load_policy(key.folder, device=key.device, dtype=key.dtype)
+
+
+def open_policy(checkpoint: Checkpoint, *, device: str, dtype: str) -> LoadedPolicy:
+    """`load_policy`, once per process and version: sampling, training and evaluation share one model.
+
+    The caller must not change what it gets, neither weights nor mode nor `requires_grad`: who trains takes a copy, e.g.
+    `load_policy(checkpoint.folder, …)`. The two versions used last stay in memory.
+    """
+    digests = frozenset(checkpoint.files.items())
+    return _load_cached(_PolicyKey(digests=digests, device=device, dtype=dtype, folder=checkpoint.folder))
+
+
+def policy_files(policy: LoadedPolicy, source_folder: Path) -> "dict[str, bytes | Path | dict[str, torch.Tensor]]":
+    """Content of the folder that stores `policy`: file name → bytes, a file to copy, or tensors to store.
+
+    Config, generation config and tokenizer are those of `source_folder`, with the dtype in config.json set to that of
+    the weights. The weights become one `model.safetensors`, however large; of tied tensors the first is stored alone,
+    as `save_pretrained` does. The tensors share memory with the model unless it is on another device.
+
+    Args:
+        policy: whose weights are stored; a model of the architecture that `source_folder` describes.
+        source_folder: the folder it was loaded from.
+    """
+    copied = {path for pattern in TEXT_FILES for path in source_folder.glob(pattern) if path.is_file()}
+    left_out = {path for pattern in NOT_COPIED for path in source_folder.glob(pattern)}
+    files: dict[str, bytes | Path | dict[str, torch.Tensor]] = {path.name: path for path in sorted(copied - left_out)}
+
+    config = {key: value for key, value in read_json(source_folder / "config.json").items() if key != "torch_dtype"}
+    config["dtype"] = str(policy.model.dtype).removeprefix("torch.")
+    files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+
+    state = policy.model.state_dict()
+    tied = {
+        name
+        for name, source in policy.model.all_tied_weights_keys.items()
+        if name in state and source in state and state[name].data_ptr() == state[source].data_ptr()
+    }
+    files[WEIGHTS] = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name not in tied}
+    return files

@@ -1,0 +1,211 @@
+"""What can be known to be wrong before the first node runs, said in one readable message.
+
+Kedro accepts any `--params` name, and reports a bad value or a missing previous round from deep inside; these checks
+come first.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from paced_rl.parameters import GROUPS
+
+TOP_LEVEL_PARAMETERS = ("experiment", "round", "seed", "tracking.enabled")
+"""Parameters outside the groups."""
+
+_EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class PreflightError(click.ClickException):
+    """The run cannot start. `kedro run` shows the message alone, without a traceback; a session raises it."""
+
+
+def known_parameters() -> dict[str, Any]:
+    """Every parameter the package reads: nested, with None in place of a value."""
+    known: dict[str, Any] = {name: _fields(model) for name, model in GROUPS.items()}
+    for name in TOP_LEVEL_PARAMETERS:
+        head, _, tail = name.partition(".")
+        known[head] = {tail: None} if tail else None
+    return known
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        is_group = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        fields[name] = _fields(field.annotation) if is_group else None  # type: ignore[arg-type]
+    return fields
+
+
+def check_parameter_names(runtime_params: Mapping[str, Any], known_params: Mapping[str, Any]) -> None:
+    """Refuses a `--params` name that nothing reads; Kedro itself would ignore it in silence.
+
+    Args:
+        runtime_params: as given on the command line, nested.
+        known_params: nested in the same way; below anything that is not a mapping every name is allowed.
+
+    Raises:
+        PreflightError: naming each unknown parameter and the nearest known ones.
+    """
+    unknown = list(_unknown_names(runtime_params, known_params))
+    if unknown:
+        raise PreflightError("\n".join(_unknown_name(name, _leaves(known_params)) for name in unknown))
+
+
+def _unknown_names(params: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in params.items():
+        if name not in known:
+            yield prefix + str(name)
+        elif isinstance(value, Mapping) and isinstance(known[name], Mapping):
+            yield from _unknown_names(value, known[name], f"{prefix}{name}.")
+
+
+def _leaves(known: Mapping[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for name, value in known.items():
+        names.append(prefix + name)
+        if isinstance(value, Mapping):
+            names += _leaves(value, f"{prefix}{name}.")
+    return names
+
+
+def _unknown_name(name: str, known: list[str]) -> str:
+    # A last part that is right under another group (`temperature` for `rollout.…`) is a better guess than spelling.
+    close = [x for x in known if x.rpartition(".")[2] == name.rpartition(".")[2]]
+    close += [x for x in difflib.get_close_matches(name, known, n=3) if x not in close]
+    if close:
+        return f"Unknown parameter '{name}': did you mean '{"', '".join(close[:3])}'?"
+    siblings = [x for x in known if x.rpartition(".")[0] == name.rpartition(".")[0]]
+    return f"Unknown parameter '{name}': allowed here are {', '.join(siblings or known)}."
+
+
+def check_round(round_number: Any) -> None:
+    """Raises PreflightError unless the round is an integer of 1 or more."""
+    if isinstance(round_number, bool) or not isinstance(round_number, int) or round_number < 1:
+        raise PreflightError(f"round must be an integer of 1 or more, got {round_number!r}: e.g. --params round=1")
+
+
+def check_seed(seed: Any) -> None:
+    """Raises PreflightError unless the seed is an integer."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise PreflightError(f"seed must be an integer, got {seed!r}: e.g. --params seed=0")
+
+
+def check_experiment_name(experiment: Any) -> None:
+    """Raises PreflightError unless the name is a text that can be a folder's name everywhere."""
+    if not isinstance(experiment, str):
+        raise PreflightError(
+            f"experiment must be a text, got {experiment!r}: a name of digits only is read as a number, "
+            f"so begin it with a letter, e.g. --params experiment=run-{experiment}"
+        )
+    if not _EXPERIMENT_NAME.fullmatch(experiment):
+        raise PreflightError(
+            f"experiment '{experiment}' cannot be a folder's name: letters A-Z and a-z, digits, '.', '_' and '-' "
+            "are allowed"
+        )
+
+
+def check_groups(parameters: Mapping[str, Any]) -> dict[str, BaseModel]:
+    """Builds every group of parameters and checks the rules that span two of them.
+
+    Args:
+        parameters: group name → mapping, or an already built group; an absent group takes its defaults.
+
+    Returns:
+        Group name → group.
+
+    Raises:
+        PreflightError: one line per problem.
+    """
+    groups: dict[str, BaseModel] = {}
+    problems: list[str] = []
+    for name, model in GROUPS.items():
+        raw = parameters.get(name, {})
+        try:
+            groups[name] = raw if isinstance(raw, model) else model.model_validate({} if raw is None else raw)
+        except ValidationError as error:
+            problems += _group_problems(name, model, error)
+    if not problems:
+        problems = list(_cross_group_problems(groups))
+    if problems:
+        raise PreflightError("Parameters that cannot be used:\n" + "\n".join(f"  - {x}" for x in problems))
+    return groups
+
+
+def _group_problems(group: str, model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    for detail in error.errors(include_url=False):
+        name = ".".join([group, *(str(part) for part in detail["loc"])])
+        if detail["type"] == "extra_forbidden":
+            yield _unknown_name(name, _leaves({group: _fields(model)}))
+        elif detail["type"] == "value_error" and not detail["loc"]:  # a rule of ours over a whole group
+            yield f"{group}: {detail['ctx']['error']}"
+        elif detail["type"] == "value_error":
+            yield f"{name}: {detail['ctx']['error']}"
+        else:
+            yield f"{name} = {detail['input']!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+
+
+def _cross_group_problems(groups: Mapping[str, Any]) -> Iterator[str]:
+    data, scheduling, rollout, training = (
+        groups[name] for name in ("data_preparation", "scheduling", "rollout", "training")
+    )
+    if training.objective == "grpo" and rollout.group_size == 1:
+        yield (
+            "training.objective = grpo with rollout.group_size = 1: the advantage of a lone completion is always 0, "
+            "so nothing would be learned; set rollout.group_size to 2 or more"
+        )
+    # How many prompts a file holds is known only when it is read.
+    if data.source == "countdown" and scheduling.num_prompts > data.num_train:
+        yield (
+            f"scheduling.num_prompts = {scheduling.num_prompts} is more than the "
+            f"data_preparation.num_train = {data.num_train} prompts there are; lower the first or raise the second"
+        )
+    if 0 < scheduling.candidate_pool_size < scheduling.num_prompts:
+        yield (
+            f"scheduling.candidate_pool_size = {scheduling.candidate_pool_size} is less than "
+            f"scheduling.num_prompts = {scheduling.num_prompts}; raise it, or set 0 for all prompts"
+        )
+    if scheduling.audit_fraction > 0 and round(scheduling.audit_fraction * scheduling.num_prompts) == 0:
+        yield (
+            f"scheduling.audit_fraction = {scheduling.audit_fraction} of {scheduling.num_prompts} prompts rounds to "
+            "an empty audit slice, and calibration would go unmeasured without a word; raise it above "
+            f"{0.5 / scheduling.num_prompts:.3g}, or set 0 to do without"
+        )
+    num_completions = scheduling.num_prompts * rollout.group_size
+    if training.num_minibatches > num_completions:
+        yield (
+            f"training.num_minibatches = {training.num_minibatches} is more than the {num_completions} completions "
+            "of a round; lower it"
+        )
+
+
+def check_previous_round(*, missing: Iterable[str], round_number: int, experiment: str, env: str | None = None) -> None:
+    """Refuses a round whose predecessor has not been run.
+
+    Args:
+        missing: catalog names of the previous round's state that are not on disk.
+        round_number: the round that is about to run, 1 or more.
+        experiment: its experiment.
+        env: Kedro environment, repeated in the suggested command.
+
+    Raises:
+        PreflightError: when anything is missing.
+    """
+    names = sorted({name.partition("@")[0].removeprefix("previous_") for name in missing})
+    if not names:
+        return
+    flags = f"{f'--env={env} ' if env else ''}--params "
+    if round_number == 1:
+        raise PreflightError(
+            f"round 1 of experiment '{experiment}' needs the state it starts from, which is missing "
+            f"({', '.join(names)}): run `kedro run --pipeline=start {flags}experiment={experiment}`"
+        )
+    before = round_number - 1
+    raise PreflightError(
+        f"round {round_number} of experiment '{experiment}' needs round {before}, which is missing "
+        f"({', '.join(names)}): run `kedro run --pipeline=paced_round {flags}round={before},experiment={experiment}`"
+    )

@@ -1,0 +1,43 @@
+"""The project's session: `kedro run` skips what is up to date unless another runner is asked for."""
+
+import inspect
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from kedro.framework.session import KedroSession
+from kedro.runner import AbstractRunner, SequentialRunner
+
+from paced_rl.runner import CachingRunner
+
+
+class PacedSession(KedroSession):
+    """A Kedro session whose default runner is `CachingRunner`.
+
+    `kedro run` always hands over a runner, a plain `SequentialRunner` where the user named none. Such a runner is
+    replaced, except where click knows that `--runner` was given: then it is the way to run without the cache.
+    In Python, where nobody can tell, a plain `SequentialRunner()` is replaced too.
+    """
+
+    def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """`KedroSession.run`, with its arguments, and the project's runner where none was chosen."""
+        bound = inspect.signature(super().run).bind(*args, **kwargs)
+        asked_for = bound.arguments.get("runner")
+        bound.arguments["runner"] = choose_runner(asked_for, is_asked_for=_is_runner_on_command_line())
+        return super().run(*bound.args, **bound.kwargs)
+
+
+def choose_runner(runner: AbstractRunner | None, *, is_asked_for: bool = False) -> AbstractRunner | None:
+    """The caching runner in place of none or of a plain sequential one that was not asked for; else `runner`."""
+    if runner is None:
+        return CachingRunner()
+    if type(runner) is SequentialRunner and not is_asked_for:
+        # Kedro keeps the flag of `--async` in a private attribute and offers no other way to read it.
+        return CachingRunner(is_async=runner._is_async)
+    return runner
+
+
+def _is_runner_on_command_line() -> bool:
+    context = click.get_current_context(silent=True)
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+    return context is not None and context.get_parameter_source("runner") in given

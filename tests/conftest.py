@@ -1,0 +1,30 @@
+"""Fixtures that more than one test file uses."""
+
+from pathlib import Path
+
+import pytest
+
+from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, write_policy_folder
+
+COUNTDOWN_CHARACTERS = "0123456789 +-*/()>:"
+
+
+@pytest.fixture(scope="session")
+def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2 (hidden 32, 2 layers) with a character tokenizer; its predictions are near uniform.
+
+    Shared by the whole session: copy it before changing anything in it.
+    """
+    folder = tmp_path_factory.mktemp("tiny_policy")
+    tokenizer = build_character_tokenizer(COUNTDOWN_CHARACTERS)
+    model = build_tiny_qwen2(
+        tokenizer,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        intermediate_size=64,
+        max_positions=128,
+        seed=1,
+    )
+    write_policy_folder(model, tokenizer, folder)
+    return folder
