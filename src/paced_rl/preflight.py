@@ -78,7 +78,7 @@ def _unknown_name(name: str, known: list[str]) -> str:
     close = [x for x in known if x.rpartition(".")[2] == name.rpartition(".")[2]]
     close += [x for x in difflib.get_close_matches(name, known, n=3) if x not in close]
     if close:
-        return f"Unknown parameter '{name}': did you mean '{"', '".join(close[:3])}'?"
+        return f"Unknown parameter '{name}': did you mean {' or '.join(close[:3])}?"
     siblings = [x for x in known if x.rpartition(".")[0] == name.rpartition(".")[0]]
     return f"Unknown parameter '{name}': allowed here are {', '.join(siblings or known)}."
 

@@ -1,5 +1,6 @@
 """The project's session: `kedro run` skips what is up to date unless another runner is asked for."""
 
+import copy
 import inspect
 from typing import Any
 
@@ -35,6 +36,23 @@ def choose_runner(runner: AbstractRunner | None, *, is_asked_for: bool = False) 
         # Kedro keeps the flag of `--async` in a private attribute and offers no other way to read it.
         return CachingRunner(is_async=runner._is_async)
     return runner
+
+
+def with_caching_runner(command: click.Command) -> click.Command:
+    """A copy of Kedro's `run` command that makes a `CachingRunner` where no runner is named.
+
+    The command makes its runner before there is a session, so that `--runner-params=force=True`, which only the caching
+    runner understands, needs this.
+
+    Args:
+        command: `kedro.framework.cli.project.run`.
+    """
+    changed = copy.copy(command)
+    changed.params = [copy.copy(parameter) for parameter in command.params]
+    for parameter in changed.params:
+        if parameter.name == "runner":
+            parameter.default = f"{CachingRunner.__module__}.{CachingRunner.__name__}"
+    return changed
 
 
 def _is_runner_on_command_line() -> bool:

@@ -124,7 +124,7 @@ class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReade
     def _conforming(self, data: pd.DataFrame | pa.Table | pa.RecordBatchReader) -> Iterator[pa.Table]:
         partitions = path_partitions(self._filepath)
         num_rows = 0
-        for table in arrow_tables(data, name=self._table):
+        for table in arrow_tables(data, self._schema, name=self._table):
             without = drop_partitions(table, partitions, name=self._table)
             yield conform(without, self._schema, name=self._table, first_row=num_rows)
             num_rows += table.num_rows

@@ -14,6 +14,8 @@ from kedro.io import DatasetError
 PARTITIONS: Mapping[str, pa.DataType] = {"experiment": pa.string(), "round": pa.int64()}
 """Columns that live in the path (`experiment=<name>/round=<rrrr>/`) and not in the file."""
 
+_ANY_LIST = pa.list_(pa.float64())
+
 NUM_NAMED_ROWS = 5
 """Rows an error names, so that it stays readable."""
 
@@ -28,17 +30,18 @@ def path_partitions(path: Path) -> dict[str, str | int]:
     return found
 
 
-def arrow_tables(data: pd.DataFrame | pa.Table | pa.RecordBatchReader, *, name: str) -> Iterator[pa.Table]:
+def arrow_tables(
+    data: pd.DataFrame | pa.Table | pa.RecordBatchReader, schema: pa.Schema, *, name: str
+) -> Iterator[pa.Table]:
     """The data as one Arrow table, or as one per batch of a reader, of which only one is in memory at a time.
 
     Raises:
         DatasetError: another type, or a pandas column of mixed types.
     """
     if isinstance(data, pd.DataFrame):
-        try:
-            yield pa.Table.from_pandas(data, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DatasetError(f"table {name}: a column mixes types: {'; '.join(map(str, error.args))}") from error
+        list_columns = {field.name for field in schema if pa.types.is_list(field.type)}
+        columns = [_from_pandas(data.iloc[:, i], label in list_columns, name=name) for i, label in enumerate(data)]
+        yield pa.table(columns, names=[str(label) for label in data])
     elif isinstance(data, pa.Table):
         yield data
     elif isinstance(data, pa.RecordBatchReader):
@@ -50,6 +53,16 @@ def arrow_tables(data: pd.DataFrame | pa.Table | pa.RecordBatchReader, *, name: 
             f"table {name}: got {type(data).__name__}; allowed are pandas.DataFrame, pyarrow.Table and "
             "pyarrow.RecordBatchReader"
         )
+
+
+def _from_pandas(column: pd.Series, is_list: bool, *, name: str) -> pa.Array | pa.ChunkedArray:
+    # Rows of one list column may hold Python lists and arrays of several types. Arrow refuses such a mix unless told a
+    # type, and told an integer type it cuts 1.5 to 1; float64 holds every token id and float32, and the cast back in
+    # `conform` refuses what is not a whole number.
+    try:
+        return pa.array(column, type=_ANY_LIST if is_list else None, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DatasetError(f"table {name}: column {column.name} mixes types or has a wrong one: {error}") from error
 
 
 def drop_partitions(table: pa.Table, partitions: Mapping[str, str | int], *, name: str) -> pa.Table:
@@ -129,28 +142,31 @@ def _is_same_kind(source: pa.DataType, target: pa.DataType) -> bool:
 
 def _check_values(column: pa.ChunkedArray, field: pa.Field, *, name: str, first_row: int) -> None:
     """Refuses nulls where the schema has none, nulls inside lists, and floats that are not finite."""
-    problems = {}
-    if not field.nullable:
-        problems["is null or NaN"] = _rows(pc.is_null(column)) if column.null_count else []
-    if pa.types.is_floating(field.type):
-        problems["is infinite or NaN"] = _rows(pc.invert(pc.is_finite(column)))
-    if pa.types.is_list(field.type):
-        # Flattening and the row of each value must see the same array, so chunks are joined first.
-        lists = column.combine_chunks()
-        values = pc.list_flatten(lists)
-        is_floating = pa.types.is_floating(field.type.value_type)
-        is_good = pc.fill_null(pc.is_finite(values), False) if is_floating else pc.is_valid(values)
-        if not pc.all(is_good, min_count=0).as_py():
-            bad_rows = pc.filter(pc.list_parent_indices(lists), pc.invert(is_good))
-            problems["holds a value that is null, infinite or NaN"] = pc.unique(bad_rows).to_pylist()
-    for problem, rows in problems.items():
+    bad_rows: dict[str, list[int]] = {}
+    # Chunk by chunk: `indices_nonzero` of an array with no chunk at all, which is what an empty table holds, kills the
+    # process (https://github.com/apache/arrow/issues/51018), and joined chunks may be more than 2³¹ list values.
+    for chunk in column.chunks:
+        for problem, rows in _bad_rows(chunk, field).items():
+            bad_rows.setdefault(problem, []).extend(first_row + row for row in rows)
+        first_row += len(chunk)
+    for problem, rows in bad_rows.items():
         if rows:
-            shown = [first_row + row for row in rows[:NUM_NAMED_ROWS]]
             raise DatasetError(
-                f"table {name}: column {field.name} {problem} in {len(rows)} rows, first in rows {shown}"
+                f"table {name}: column {field.name} {problem} in {len(rows)} rows, first in rows {rows[:NUM_NAMED_ROWS]}"
             )
 
 
-def _rows(mask: pa.ChunkedArray) -> list[int]:
-    """Row numbers where the mask is True; null counts as False."""
-    return pc.indices_nonzero(mask).to_pylist()
+def _bad_rows(chunk: pa.Array, field: pa.Field) -> dict[str, list[int]]:
+    """Problem → rows of the chunk that have it."""
+    found: dict[str, list[int]] = {}
+    if not field.nullable and chunk.null_count:
+        found["is null or NaN"] = pc.indices_nonzero(pc.is_null(chunk)).to_pylist()
+    if pa.types.is_floating(field.type):
+        found["is infinite or NaN"] = pc.indices_nonzero(pc.invert(pc.is_finite(chunk))).to_pylist()
+    if pa.types.is_list(field.type):
+        values = pc.list_flatten(chunk)
+        is_floating = pa.types.is_floating(values.type)
+        is_good = pc.fill_null(pc.is_finite(values), False) if is_floating else pc.is_valid(values)
+        rows = pc.filter(pc.list_parent_indices(chunk), pc.invert(is_good))
+        found["holds a value that is null, infinite or NaN"] = pc.unique(rows).to_pylist()
+    return found

@@ -118,15 +118,17 @@ def _mlflow_experiment_id(client: "MlflowClient", artifact_folder: Path | None) 
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
-    if experiment is None:
-        location = artifact_folder.as_uri() if artifact_folder else None
-        try:
-            return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=location)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
-                raise
-            experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
-    return experiment.experiment_id
+    if experiment is not None:
+        return experiment.experiment_id
+    location = artifact_folder.as_uri() if artifact_folder else None
+    try:
+        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=location)
+    except MlflowException as error:
+        # Another process may have been first.
+        experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+            raise
+        return experiment.experiment_id
 
 
 def _experiment_run_id(client: "MlflowClient", experiment_id: str, record: RoundRecord) -> str:

@@ -30,6 +30,13 @@ logger = logging.getLogger(__name__)
 FINGERPRINTED = ("prompts", "prompt_embeddings", "schedule", "rollouts", "verdicts", "training_batch", "policy")
 """Catalog entries whose file is tagged with the first 16 hex digits of its sha256."""
 
+_NOT_RECORDED = (
+    "MLflow could not record round {record.round_number} of experiment '{record.experiment}': {kind}: {failure}\n"
+    "What the round wrote under data/ is not affected. To record it once MLflow works again: kedro run "
+    "--pipelines=reporting --params round={record.round_number},experiment={record.experiment} "
+    "--runner-params=force=True"
+)
+
 _PARTITIONS = ("experiment", "round")  # columns that a table gets from its path
 
 
@@ -82,17 +89,7 @@ class MlflowHook:
                 artifact_folder=None if uri else self._project / "mlruns",
             )
         except (MlflowException, SQLAlchemyError, OSError) as failure:
-            logger.error(
-                "MLflow could not record round %d of experiment '%s': %s: %s\nThe round's tables are complete. To record "
-                "it once MLflow works again: kedro run --pipelines=reporting --params round=%d,experiment=%s "
-                "--runner-params=force=True",
-                record.round_number,
-                record.experiment,
-                type(failure).__name__,
-                str(failure).partition("\n")[0],
-                record.round_number,
-                record.experiment,
-            )
+            logger.error(_NOT_RECORDED.format(record=record, kind=type(failure).__name__, failure=failure))
 
 
 def _is_enabled(catalog: CatalogProtocol) -> bool:

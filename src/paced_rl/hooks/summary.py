@@ -1,6 +1,7 @@
 """One table at the end of a round: how it went, what it cost, where to look next."""
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,62 +44,37 @@ class SummaryHook:
         summary = read(catalog, "round_summary")
         if summary is None or summary.empty:
             return
-        timings = read(catalog, "timings")
-        lines = [
-            *summary_lines(summary.iloc[0].to_dict()),
-            ("seconds", _seconds_line(timings, self._executed)),
-            ("nodes", _nodes_line(pipeline, self._executed)),
-            *_next_lines(catalog, run_params),
-        ]
+        lines = {
+            **summary_lines(summary.iloc[0].to_dict()),
+            "seconds": _seconds_line(read(catalog, "timings"), self._executed),
+            "nodes": _nodes_line(pipeline, self._executed),
+            **_next_lines(catalog, run_params),
+        }
         title = f"experiment {catalog['params:experiment'].load()}, round {catalog['params:round'].load()}"
-        _print_panel(title, [line for line in lines if line[1]])
+        _print_panel(title, {label: text for label, text in lines.items() if text})
 
 
-def summary_lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(label, text) of what a row of `round_summary` says; a column that is absent or null shows as –."""
+def summary_lines(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Label → text of what a row of `round_summary` says; a column that is absent or null shows as –."""
 
     def show(name: str, digits: int = 3) -> str:
         value = summary.get(name)
-        is_null = value is None or not math.isfinite(float(value))
-        return "–" if is_null else f"{float(value):,.{digits}f}"
+        return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}"
 
-    yield (
-        "accuracy",
-        (
-            f"{show('accuracy')} of all, {show('accuracy_of_selected')} of selected, "
-            f"{show('accuracy_of_audit')} of audit prompts; validation {show('validation_accuracy')}"
-        ),
-    )
-    yield "groups", f"informative {show('informative_fraction')}, near a half (hit rate) {show('hit_rate')}"
-    yield (
-        "estimates off by",
-        (
-            f"{show('mean_absolute_error_of_audit')} on audit prompts, where exact estimates would show "
-            f"{show('binomial_floor_of_audit')}; {show('mean_absolute_error_of_selected')} on selected ones"
-        ),
-    )
-    statuses = [(name, show(f"num_{name}", 0)) for name in _STATUSES]
-    yield (
-        "completions",
-        (
-            f"{show('num_completions', 0)}: "
-            + ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in statuses if n != "0")
-        ),
-    )
-    yield (
-        "tokens",
-        (
-            f"{show('tokens_sampled', 0)} sampled, {show('tokens_trained', 0)} trained, "
-            f"{show('tokens_evaluated', 0)} evaluated"
-        ),
-    )
-    yield (
-        "replay",
-        (
-            f"{show('num_replayed', 0)} completions, mean age {show('replay_mean_age', 1)} rounds, "
-            f"used {show('replay_mean_reuse_count', 1)} times before"
-        ),
-    )
+    statuses = [(name.replace("_", " "), show(f"num_{name}", 0)) for name in _STATUSES]
+    return {
+        "accuracy": f"{show('accuracy')} of all, {show('accuracy_of_selected')} of selected, "
+        f"{show('accuracy_of_audit')} of audit prompts; validation {show('validation_accuracy')}",
+        "groups": f"informative {show('informative_fraction')}, near a half (hit rate) {show('hit_rate')}",
+        "estimates off by": f"{show('mean_absolute_error_of_audit')} on audit prompts, where exact ones would show "
+        f"{show('binomial_floor_of_audit')}; {show('mean_absolute_error_of_selected')} on selected ones",
+        "completions": f"{show('num_completions', 0)}: "
+        + ", ".join(f"{count} {name}" for name, count in statuses if count != "0"),
+        "tokens": f"{show('tokens_sampled', 0)} sampled, {show('tokens_trained', 0)} trained, "
+        f"{show('tokens_evaluated', 0)} evaluated",
+        "replay": f"{show('num_replayed', 0)} completions, mean age {show('replay_mean_age', 1)} rounds, "
+        f"used {show('replay_mean_reuse_count', 1)} times before",
+    }
 
 
 def _seconds_line(timings: Any, executed: Mapping[str, int]) -> str:
@@ -115,14 +91,17 @@ def _nodes_line(pipeline: Pipeline, executed: Mapping[str, int]) -> str:
     return f"{num_executed} executed, {len(pipeline.nodes) - num_executed} cached"
 
 
-def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> dict[str, str]:
     figures = [file for name in FIGURES if (file := file_of(catalog, name)) is not None]
-    yield "figures", "\n".join(str(file) for file in figures)
-    yield "look", "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds"
     env = f"--env={run_params['env']} " if run_params.get("env") else ""
     # What was changed for this round is kept, or the next round would be of another experiment.
-    changed = _flatten({**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1})
-    yield "next round", f"kedro run {env}--params " + ",".join(f"{name}={value}" for name, value in changed)
+    changed = {**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1}
+    assignments = ",".join(f"{name}={value}" for name, value in _flatten(changed))
+    return {
+        "figures": "\n".join(str(file) for file in figures),
+        "look": "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds",
+        "next round": f"kedro run {env}--params {shlex.quote(assignments)}",
+    }
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -133,7 +112,7 @@ def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield prefix + name, value
 
 
-def _print_panel(title: str, lines: list[tuple[str, str]]) -> None:
+def _print_panel(title: str, lines: Mapping[str, str]) -> None:
     from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
@@ -142,6 +121,6 @@ def _print_panel(title: str, lines: list[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, text in lines:
+    for label, text in lines.items():
         table.add_row(label, Text(text))  # Text: a path may hold square brackets, which rich takes for markup
     Console(stderr=True).print(Panel(table, title=title, title_align="left", expand=False))

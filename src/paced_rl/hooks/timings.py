@@ -120,6 +120,5 @@ def merge_timings(earlier: Any, rows: list[timing.Timing], executed_stages: set[
 def seconds_per_stage(timings: Any) -> dict[str, float]:
     """Stage → seconds over nodes, loads and saves; a node's own parts (`verifier:…`) are inside the node."""
     whole = timings[~timings["name"].str.startswith("verifier:")]
-    return {
-        str(stage): float(seconds) for stage, seconds in whole.groupby("stage", sort=False)["seconds"].sum().items()
-    }
+    sums = whole.groupby("stage", sort=False)["seconds"].sum()
+    return {str(stage): float(seconds) for stage, seconds in sums.items()}

@@ -163,7 +163,9 @@ def policy_files(policy: LoadedPolicy, source_folder: Path) -> "dict[str, bytes 
 
     Config, generation config and tokenizer are those of `source_folder`, with the dtype in config.json set to that of
     the weights. The weights become one `model.safetensors`, however large; of tied tensors the first is stored alone,
-    as `save_pretrained` does. The tensors share memory with the model unless it is on another device.
+    as `save_pretrained` does. The tensors share memory with the model unless it is on another device. They have the
+    names they have in memory; for mixtures of experts, whose experts transformers fuses on loading, these are not the
+    names of the source's files, and transformers alone reads them back.
 
     Args:
         policy: whose weights are stored; a model of the architecture that `source_folder` describes.

@@ -18,13 +18,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 class BoundValues:
     """Live values that belong to a node's function: arguments of a partial, a closure, the object of a method."""
 
-    functions: set[Definition] = field(default_factory=set)
-    classes: set[Definition] = field(default_factory=set)
-
-    def starts(self) -> set[Definition]:
-        """Where reading begins; a class counts only if it is of the functions' own packages, NumPy's do not."""
-        packages = {module.partition(".")[0] for module, _ in self.functions or self.classes}
-        return self.functions | {pair for pair in self.classes if pair[0].partition(".")[0] in packages}
+    definitions: set[Definition] = field(default_factory=set)
+    """Functions and classes met so far."""
 
     def describe(self, value: Any, above: frozenset[int] = frozenset()) -> str:
         """Text of a value; `above` holds the ids of the values around it, so that a cycle ends."""
@@ -36,10 +31,10 @@ class BoundValues:
         if inspect.ismethod(value):
             return f"{inside(value.__func__)} of {inside(value.__self__)}"
         if inspect.isclass(value):
-            self.classes.add((value.__module__, value.__qualname__.partition(".")[0]))
+            self.definitions.add((value.__module__, value.__qualname__.partition(".")[0]))
             return f"{value.__module__}.{value.__qualname__}"
         if inspect.isfunction(value):
-            self.functions.add((value.__module__, value.__qualname__.partition(".")[0]))
+            self.definitions.add((value.__module__, value.__qualname__.partition(".")[0]))
             # Only a function made inside another one has defaults that its source does not tell.
             is_local = "<locals>" in value.__qualname__
             defaults = (value.__defaults__, value.__kwdefaults__) if is_local else ()
@@ -49,7 +44,7 @@ class BoundValues:
         if isinstance(value, list | tuple | set | frozenset):
             items = map(inside, value)
             return f"[{' '.join(sorted(items) if isinstance(value, set | frozenset) else items)}]"
-        self.classes.add((type(value).__module__, type(value).__qualname__.partition(".")[0]))
+        self.definitions.add((type(value).__module__, type(value).__qualname__.partition(".")[0]))
         return _ADDRESS.sub("", repr(value)) + inside(getattr(value, "__dict__", ()))
 
 

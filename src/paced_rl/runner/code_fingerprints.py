@@ -1,4 +1,4 @@
-"""Fingerprint of a node's code: its definition and every definition of its package that is reached from it by name.
+"""Fingerprint of a node's code: its definition and every definition of the project that is reached from it by name.
 
 The source is parsed and never imported, for three reasons: a fully cached run must not pay for importing torch; a live
 module holds state (caches, counters) that is not code; and a syntax tree has neither comments nor line numbers and
@@ -35,7 +35,7 @@ class CodeReader:
         self._fingerprints: dict[int, tuple[Callable[..., Any], dict[str, str] | None]] = {}
 
     def fingerprint(self, function: Callable[..., Any]) -> dict[str, str] | None:
-        """Digest of every definition that `function` reaches, by dotted name; None where there is no source to read."""
+        """Digest of every definition that `function` reaches, by dotted name; None where none is the project's."""
         if id(function) not in self._fingerprints:
             self._fingerprints[id(function)] = (function, self._fingerprint(function))
         return self._fingerprints[id(function)][1]
@@ -43,7 +43,7 @@ class CodeReader:
     def _fingerprint(self, function: Callable[..., Any]) -> dict[str, str] | None:
         bound = BoundValues()
         found = {"the values bound to the node's function": _digest(bound.describe(function))}
-        todo = [pair for start in bound.starts() for pair in self._resolve(".".join(start))]
+        todo = [pair for start in bound.definitions for pair in self._resolve(".".join(start))]
         if not todo:
             return None
         seen: set[Definition] = set()

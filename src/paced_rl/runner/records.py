@@ -72,7 +72,7 @@ def why_not_cacheable(node: Node, catalog: CatalogProtocol) -> str | None:
         for name in names:
             if local_path(catalog.get(name)) is None:
                 return f"{kind} {name} is not a local file"
-    return "the source of its function cannot be read" if code_fingerprint(node.func) is None else None
+    return "its function is not of this project" if code_fingerprint(node.func) is None else None
 
 
 def record_path(node: Node, catalog: CatalogProtocol) -> Path:

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 TOP_LEVEL = "<module>"
 """Stands for the statements of a module that do more than bind a name, such as `REGISTRY["x"] = f`."""
 
+_OWN_PACKAGE = __name__.partition(".")[0]
+_LIBRARY_FOLDERS = {Path(sysconfig.get_path("purelib")), Path(sysconfig.get_path("platlib"))}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -26,16 +29,21 @@ class SourceModule:
 
 
 def find_source(module_name: str) -> Path | None:
-    """Where a module's source is; only the top package must have been imported."""
+    """Where a module's source is; None for libraries, whose versions stand for their code.
+
+    Only the top package must have been imported, nothing of it is imported here.
+    """
     top, *rest = module_name.split(".")
     if top not in sys.modules or top in sys.stdlib_module_names:
         return None
     # A module of one file has no __path__, a compiled one no source.
-    folders = getattr(sys.modules[top], "__path__", None)
-    if folders is None:
-        file = getattr(sys.modules[top], "__file__", None) or ""
-        return Path(file) if file.endswith(".py") and not rest else None
-    stems = [Path(folder, *rest) for folder in folders]
+    file = Path(getattr(sys.modules[top], "__file__", None) or "")
+    folders = [Path(folder) for folder in getattr(sys.modules[top], "__path__", ())]
+    if top != _OWN_PACKAGE and any(path.is_relative_to(root) for path in (file, *folders) for root in _LIBRARY_FOLDERS):
+        return None
+    if not folders:
+        return file if file.suffix == ".py" and not rest else None
+    stems = [folder.joinpath(*rest) for folder in folders]
     candidates = [path for stem in stems for path in (stem / "__init__.py", stem.parent / f"{stem.name}.py")]
     return next((path for path in candidates if path.is_file()), None)
 

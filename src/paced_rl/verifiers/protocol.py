@@ -44,7 +44,8 @@ def check_argument_names(verifier: str, arguments: Mapping[str, Any], names: tup
     """
     if not isinstance(arguments, Mapping):
         raise ValueError(
-            f"verifier {verifier}: arguments must be an object with the keys {names}, got {arguments!r:.80}"
+            f"verifier {verifier}: arguments must be an object with the keys {list(names)}, "
+            f"got {repr(arguments)[:80]}. Correct the prompt's verifier_arguments."
         )
     missing = [name for name in names if name not in arguments]
     unknown = [str(name) for name in arguments if name not in names]

@@ -57,7 +57,7 @@ class ReasoningGymVerifier:
         if not isinstance(dataset, str) or dataset not in DATASETS:
             near = difflib.get_close_matches(str(dataset), DATASETS, n=3)
             raise ValueError(
-                f"verifier reasoning_gym: dataset must be the name of a reasoning_gym dataset, got {repr(dataset)[:80]}. "
+                f"verifier reasoning_gym: dataset must be a reasoning_gym dataset's name, got {repr(dataset)[:80]}. "
                 f"Nearest: {near}. All names: reasoning_gym.factory.DATASETS."
             )
         if not isinstance(entry, Mapping):

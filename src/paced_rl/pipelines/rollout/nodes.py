@@ -1,0 +1,60 @@
+"""Completions of the scheduled prompts."""
+
+from typing import Any
+
+import pandas as pd
+
+from paced_rl.parameters import PolicyParameters, RolloutParameters
+from paced_rl.progress import progress_bar
+from paced_rl.schemas import ROLLOUTS
+from paced_rl.seeds import derive_seed
+from paced_rl.types import Checkpoint, GenerationRequest, SamplingSettings
+
+
+def sample_rollouts(
+    schedule: pd.DataFrame,
+    prompts: pd.DataFrame,
+    behaviour_policy: Checkpoint,
+    rollout: RolloutParameters,
+    policy: PolicyParameters,
+    round_number: int,
+    seed: int,
+) -> pd.DataFrame:
+    """`group_size` completions per scheduled prompt, each on a seed of its own."""
+    from paced_rl.generation import get_generator
+
+    token_ids = prompts.set_index("prompt_id")["token_ids"]
+    requests = [
+        GenerationRequest(
+            prompt_token_ids=tuple(int(token) for token in token_ids[prompt_id]),
+            seeds=tuple(
+                derive_seed(seed, "rollout", round_number, prompt_id, index) for index in range(rollout.group_size)
+            ),
+        )
+        for prompt_id in schedule["prompt_id"]
+    ]
+    generator = get_generator(
+        rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size
+    )
+    settings = SamplingSettings(temperature=rollout.sampling_temperature, max_new_tokens=rollout.max_new_tokens)
+    with progress_bar("rollout", len(requests) * rollout.group_size) as advance:
+        groups = generator.generate(behaviour_policy, requests, settings, on_progress=advance)
+    rows: list[dict[str, Any]] = []
+    for prompt_id, request, group in zip(schedule["prompt_id"], requests, groups, strict=True):
+        for index, (rollout_seed, completion) in enumerate(zip(request.seeds, group, strict=True)):
+            rows.append(
+                {
+                    "rollout_id": f"{round_number:04d}-{prompt_id}-{index:03d}",
+                    "prompt_id": prompt_id,
+                    "sample_index": index,
+                    "policy_version": behaviour_policy.policy_version,
+                    "seed": rollout_seed,
+                    "completion": completion.text,
+                    "completion_token_ids": completion.token_ids,
+                    "sampler_log_probs": completion.log_probs,
+                    "num_tokens": len(completion.token_ids),
+                    "finish_reason": str(completion.finish_reason),
+                    "sampling_temperature": rollout.sampling_temperature,
+                }
+            )
+    return pd.DataFrame(rows, columns=ROLLOUTS.names)

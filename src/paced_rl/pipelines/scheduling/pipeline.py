@@ -1,0 +1,26 @@
+"""Wiring of prompt selection."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from paced_rl.pipelines.scheduling.nodes import estimate_accuracies, schedule_prompts
+
+
+def create_pipeline() -> Pipeline:
+    """log Z of every prompt → the round's schedule."""
+    return pipeline(
+        [
+            node(
+                estimate_accuracies,
+                ["previous_log_z_head@round", "prompt_embeddings", "params:training"],
+                "accuracy_estimates",
+                name="estimate_accuracies",
+            ),
+            node(
+                schedule_prompts,
+                ["accuracy_estimates", "params:scheduling", "params:round", "params:seed"],
+                "schedule",
+                name="schedule_prompts",
+            ),
+        ],
+        tags="scheduling",
+    )
