@@ -169,7 +169,9 @@ def test_a_stream_is_checked_batch_by_batch_on_its_way_to_the_disk(tmp_path: Pat
     with pytest.raises(DataValidationError, match=r"split.*p1: dev"):
         stream.read_next_batch()
     taken.clear()
-    with pytest.raises(DatasetError, match=r"split.*p1: dev"):  # the catalog wraps what a dataset raises while it writes
+    with pytest.raises(
+        DatasetError, match=r"split.*p1: dev"
+    ):  # the catalog wraps what a dataset raises while it writes
         catalog.save("prompt_embeddings", pa.RecordBatchReader.from_batches(good.schema, batches()))
     assert taken == [0, 1]
     assert list(path.parent.iterdir()) == []
@@ -187,5 +189,5 @@ def test_a_missing_column_and_a_missing_suite_are_named() -> None:
 
 def test_a_rule_that_cannot_be_computed_is_a_failure_and_not_a_pass() -> None:
     frame = example_table("rollouts").to_pandas().assign(num_tokens=["many", "few"])
-    with pytest.raises(DataValidationError, match="num_tokens: values to be between .*could not be checked"):
+    with pytest.raises(DataValidationError, match=r"num_tokens: values to be between .*could not be checked"):
         ExpectationSuite(str(SUITES / "rollouts.json")).validate(frame)

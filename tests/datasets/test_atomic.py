@@ -97,7 +97,7 @@ def test_a_full_disk_is_explained_and_changes_nothing(
 def test_a_really_full_disk(small_disk: Path) -> None:
     path = small_disk / "table.bin"
     write_atomically(path, lambda temporary: temporary.write_bytes(b"o" * 20_000))
-    with pytest.raises(OSError, match="no space left on device while writing .* free space and run the same"):
+    with pytest.raises(OSError, match=r"no space left on device while writing .* free space and run the same"):
         write_atomically(path, lambda temporary: temporary.write_bytes(b"n" * 100_000))
     assert path.read_bytes() == b"o" * 20_000
     assert _names(small_disk) == ["table.bin"]

@@ -1,6 +1,7 @@
 """Parquet tables: the schema is kept both ways, bytes depend on rows alone, the path carries experiment and round."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_bytes_do_not_depend_on_the_chunks_rows_arrive_in(
     rows = [{"prompt_id": f"p{i}", "split": "train", "embedding": [float(i)] * (i % 3)} for i in range(50)]
     whole = example_table("prompt_embeddings", rows)
     edges = [0, *sorted(cuts), 50]
-    pieces = [whole.slice(low, high - low) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    pieces = [whole.slice(low, high - low) for low, high in pairwise(edges)]
     batches = [batch for piece in pieces for batch in piece.to_batches()]
     dataset = _dataset(folder, "prompt_embeddings")
     with pytest.MonkeyPatch.context() as patch:
@@ -242,7 +243,7 @@ def test_a_file_of_another_schema_is_refused_and_of_wider_types_is_read(tmp_path
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no table is called 'rollout'; allowed are \[.*'rollouts'"):
         ParquetTable(filepath="x.parquet", schema="rollout")
-    with pytest.raises(DatasetError, match="table rollouts: got list; allowed are pandas.DataFrame"):
+    with pytest.raises(DatasetError, match=r"table rollouts: got list; allowed are pandas\.DataFrame"):
         _dataset(tmp_path, "rollouts").save([1])  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match="there is no file"):
         _dataset(tmp_path, "rollouts", streaming=True).load()
@@ -257,7 +258,7 @@ def test_a_failing_disk_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DatasetError, match="no space left on device while writing .* untouched"):
+    with pytest.raises(DatasetError, match=r"no space left on device while writing .* untouched"):
         dataset.save(example_table("rollouts", []))
     assert _path(dataset).read_bytes() == before
 

@@ -11,7 +11,8 @@ from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 
 from paced_rl import timing
-from paced_rl.datasets import FigureDataset, ParquetTable
+from paced_rl.datasets.figure import FigureDataset
+from paced_rl.datasets.parquet_table import ParquetTable
 from paced_rl.schemas import TABLES
 
 NUM_PROMPTS, GROUP_SIZE = 4, 3

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paced_rl.metrics import bootstrap
 from paced_rl.metrics.bootstrap import bootstrap_mean
 
 
@@ -51,7 +50,7 @@ def test_same_generator_same_interval():
 
 
 def test_many_prompts_are_drawn_in_parts():
-    values = _generator(7).random(bootstrap._MAX_INDICES // 2 + 1)
+    values = _generator(7).random(2_500_000)
     interval = bootstrap_mean(values, generator=_generator(8), num_resamples=3)
     assert interval.low < interval.high
     assert interval.mean == pytest.approx(0.5, abs=1e-2)

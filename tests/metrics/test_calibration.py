@@ -143,6 +143,14 @@ def test_floor_is_de_moivres_formula(p, n):
     assert binomial_floor(np.array([p]), np.array([n])) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize("nothing", [0.0, 5e-324, 2.3e-308, 1e-300, 1e-20])
+def test_floor_and_band_of_a_vanishing_estimate(nothing):
+    p, n = np.array([nothing]), np.array([64])
+    assert binomial_floor(p, n) == pytest.approx(0, abs=1e-12)
+    first = reliability_bins(p, np.array([0]), n)[0]
+    assert (first.band_low, first.band_high) == (0, 0)
+
+
 def test_spearman_by_hand():
     """Ranks 1 2 3 4 against 1 3 2 4: 1 − 6·(0 + 1 + 1 + 0)/(4·15) = 0.8."""
     p, c, n = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 2, 1, 3]), np.array([4, 4, 4, 4])

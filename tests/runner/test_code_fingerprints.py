@@ -3,6 +3,7 @@
 import functools
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -241,7 +242,7 @@ def test_fingerprints_are_the_same_in_every_process(package: Path) -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-c", script],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(package.parent)},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(package.parent)},
             capture_output=True,
             text=True,
             check=True,

@@ -1,5 +1,6 @@
 """The session and the runner inside a real Kedro project, by real `kedro run` commands in processes of their own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def project(tmp_path: Path) -> Path:
 def kedro(project: Path, *lines: str) -> list[set[str]]:
     """Run command lines in one process; of each, what it said about the nodes `first` and `second`."""
     (project / "script.py").write_text(SCRIPT)
-    environment = {"PYTHONPATH": str(project / "src"), "KEDRO_DISABLE_TELEMETRY": "1", "COLUMNS": "200", "HOME": "/tmp"}
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "KEDRO_DISABLE_TELEMETRY": "1"}
     done = subprocess.run(
         [sys.executable, "script.py", *lines], cwd=project, env=environment, capture_output=True, text=True, check=False
     )

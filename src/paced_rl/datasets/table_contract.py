@@ -61,7 +61,7 @@ def _from_pandas(column: pd.Series, is_list: bool, *, name: str) -> pa.Array | p
     # `conform` refuses what is not a whole number.
     try:
         return pa.array(column, type=_ANY_LIST if is_list else None, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except pa.ArrowException as error:
         raise DatasetError(f"table {name}: column {column.name} mixes types or has a wrong one: {error}") from error
 
 
@@ -151,8 +151,9 @@ def _check_values(column: pa.ChunkedArray, field: pa.Field, *, name: str, first_
         first_row += len(chunk)
     for problem, rows in bad_rows.items():
         if rows:
+            shown = rows[:NUM_NAMED_ROWS]
             raise DatasetError(
-                f"table {name}: column {field.name} {problem} in {len(rows)} rows, first in rows {rows[:NUM_NAMED_ROWS]}"
+                f"table {name}: column {field.name} {problem} in {len(rows)} rows, first in rows {shown}"
             )
 
 

@@ -16,6 +16,8 @@ BAND_PROBABILITY = 0.95
 
 # β · (sigmoid/β) in float32 may miss [0, 1] by a last digit.
 _ROUNDING = 1e-6
+# An estimate this near to 0 or 1 is taken as 0 or 1: SciPy's binomial overflows for probabilities near 1e-307.
+_NEGLIGIBLE = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +230,9 @@ def _checked(
             f"calibration: num_correct = {c[outside][0]} of num_scored = {n[outside][0]} at position "
             f"{int(np.argmax(outside))}, must be in 0 … num_scored"
         )
+    p = np.where(p < _NEGLIGIBLE, 0.0, np.where(p > 1 - _NEGLIGIBLE, 1.0, p))
     is_scored = n > 0
-    return np.clip(p, 0, 1)[is_scored], c[is_scored], n[is_scored]
+    return p[is_scored], c[is_scored], n[is_scored]
 
 
 def _ratio(numerator: float, denominator: int) -> float:

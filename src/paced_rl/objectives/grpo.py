@@ -72,6 +72,6 @@ def clipped_policy_gradient_loss(
     surrogate = torch.where(completion_mask, torch.minimum(unclipped, clipped), 0.0)
     num_tokens = completion_mask.sum(-1)
     loss_per_sequence = -surrogate.sum(-1) / num_tokens.clamp(min=1)
-    is_clipped = completion_mask & (clipped < unclipped)
+    is_clipped = clipped < unclipped  # never under the mask, where the weight is 1
     clipped_fraction = is_clipped.sum() / num_tokens.sum().clamp(min=1)
     return loss_per_sequence, clipped_fraction

@@ -1,0 +1,195 @@
+"""From this round's rollouts and the replay buffer to the next policy, head, optimiser state and replay buffer."""
+
+import numpy as np
+import pandas as pd
+
+from paced_rl.datasets.parquet_table import TableReader
+from paced_rl.parameters import PolicyParameters, RolloutParameters, TrainingParameters
+from paced_rl.pipelines.columns import embeddings_of
+from paced_rl.pipelines.training.replay_tables import entries_of
+from paced_rl.progress import progress_bar
+from paced_rl.schemas import BEHAVIOUR_LOG_PROBS, REPLAY_BUFFER, TRAINING_BATCH, TRAINING_METRICS
+from paced_rl.seeds import derive_seed
+from paced_rl.types import Checkpoint, CheckpointFiles, Origin, ScheduleReason
+
+
+class LogProbGapError(ValueError):
+    """Sampler and trainer disagree on the log-probabilities of the same tokens."""
+
+
+def assemble_training_batch(
+    rollouts: pd.DataFrame,
+    verdicts: pd.DataFrame,
+    schedule: pd.DataFrame,
+    prompts: pd.DataFrame,
+    previous_replay_buffer: pd.DataFrame,
+    training: TrainingParameters,
+    round_number: int,
+) -> pd.DataFrame:
+    """This round's scored rollouts, then the replayed ones; a rollout whose verifier failed is left out."""
+    from paced_rl.scheduling.replay import priority, select_for_replay
+
+    fresh = rollouts.merge(verdicts[["rollout_id", "reward"]], on="rollout_id", validate="one_to_one")
+    fresh = fresh[fresh["reward"].notna()].copy()
+    if fresh.empty:
+        raise ValueError(
+            f"round {round_number} has no rollout with a reward: every one of {len(verdicts)} verdicts is a "
+            f"verifier_error. Look at the verdicts table, mend the verifier and run the round again"
+        )
+    fresh["observed_accuracy"] = fresh.groupby("prompt_id")["reward"].transform("mean")
+    fresh = fresh.merge(schedule[["prompt_id", "reason", "estimated_accuracy"]], on="prompt_id", validate="many_to_one")
+    token_ids = prompts[["prompt_id", "token_ids"]].rename(columns={"token_ids": "prompt_token_ids"})
+    fresh = fresh.merge(token_ids, on="prompt_id", validate="many_to_one")
+    fresh = fresh.assign(
+        origin=str(Origin.FRESH),
+        sampled_round=round_number,
+        staleness=0,
+        reuse_count=0,
+        priority=priority(fresh["observed_accuracy"].to_numpy(), fresh["estimated_accuracy"].to_numpy()),
+    )[TRAINING_BATCH.names]
+    chosen = select_for_replay(
+        entries_of(previous_replay_buffer),
+        round_number=round_number,
+        max_added=training.replay_max_added,
+        max_staleness=training.replay_max_staleness,
+    )
+    if len(chosen) == 0:
+        return fresh.reset_index(drop=True)
+    replayed = previous_replay_buffer.iloc[chosen].assign(
+        origin=str(Origin.REPLAYED), reason=str(ScheduleReason.SELECTED)
+    )
+    replayed = replayed.assign(staleness=round_number - replayed["sampled_round"])[TRAINING_BATCH.names]
+    return pd.concat([fresh, replayed], ignore_index=True)
+
+
+def score_training_batch(
+    training_batch: pd.DataFrame,
+    behaviour_policy: Checkpoint,
+    training: TrainingParameters,
+    rollout: RolloutParameters,
+    policy: PolicyParameters,
+) -> pd.DataFrame:
+    """log π_old of every row by the trainer, and how far the sampler's own figures are from it.
+
+    Raises:
+        LogProbGapError: the gap of the fresh rows says that the sampler did not run this policy.
+    """
+    from paced_rl.policies import open_policy
+    from paced_rl.training.scoring import score_completions
+
+    completions = training_batch["completion_token_ids"].to_list()
+    with progress_bar("score", len(training_batch)) as advance:
+        scored = score_completions(
+            open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype),
+            training_batch["prompt_token_ids"].to_list(),
+            completions,
+            temperature=rollout.sampling_temperature,
+            max_tokens_per_forward=training.max_tokens_per_forward,
+            on_progress=advance,
+        )
+    is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
+    sampled = [np.asarray(values, dtype=np.float64) for values in training_batch["sampler_log_probs"]]
+    gaps = [np.abs(ours - theirs) for ours, theirs in zip(scored, sampled, strict=True)]
+    mean_gap = float(np.concatenate([gap for gap, fresh in zip(gaps, is_fresh, strict=True) if fresh]).mean())
+    if not mean_gap <= training.max_log_prob_gap:
+        raise LogProbGapError(
+            f"sampler and trainer differ by {mean_gap:.4g} nats per token on average, above "
+            f"training.max_log_prob_gap = {training.max_log_prob_gap}: the sampler is not running the policy it should. "
+            f"Nothing was trained; sample again with --from-nodes=sample_rollouts --runner-params=force=True"
+        )
+    if training.replay_behaviour == "stored":
+        scored = [
+            ours if fresh else theirs.astype(np.float32)
+            for ours, theirs, fresh in zip(scored, sampled, is_fresh, strict=True)
+        ]
+    return pd.DataFrame(
+        {
+            "rollout_id": training_batch["rollout_id"],
+            "behaviour_log_probs": scored,
+            "mean_log_prob_gap": [float(gap.mean()) for gap in gaps],
+            "max_log_prob_gap": [float(gap.max()) for gap in gaps],
+        },
+        columns=BEHAVIOUR_LOG_PROBS.names,
+    )
+
+
+def train_policy(
+    training_batch: pd.DataFrame,
+    behaviour_log_probs: pd.DataFrame,
+    prompt_embeddings: TableReader,
+    behaviour_policy: Checkpoint,
+    log_z_head: Checkpoint,
+    optimizer_state: Checkpoint,
+    training: TrainingParameters,
+    rollout: RolloutParameters,
+    policy: PolicyParameters,
+    round_number: int,
+    seed: int,
+) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles, pd.DataFrame]:
+    """The next policy, head and optimiser state, and one row of metrics per optimiser step."""
+    from paced_rl.pipelines.training.state import open_trainer, training_examples, trainer_files
+    from paced_rl.training.trainer import train_round
+
+    trainer, loaded = open_trainer(
+        behaviour_policy,
+        log_z_head,
+        optimizer_state,
+        training=training,
+        policy=policy,
+        sampling_temperature=rollout.sampling_temperature,
+        seed=derive_seed(seed, "training", round_number),
+    )
+    embeddings = embeddings_of(prompt_embeddings, training_batch["prompt_id"])
+    examples = training_examples(training_batch, behaviour_log_probs, embeddings, training=training)
+    num_rows = len(training_batch) * training.num_epochs
+    with progress_bar("train", num_rows) as advance:
+        rows = train_round(trainer, examples, on_progress=advance)
+    first_step = int(optimizer_state.metadata["optimizer_step"])
+    gap = _mean_gap(training_batch, behaviour_log_probs)
+    metrics = pd.DataFrame(rows).assign(
+        optimizer_step=range(first_step + 1, first_step + 1 + len(rows)), mean_log_prob_gap=gap
+    )
+    files = trainer_files(
+        trainer,
+        loaded,
+        behaviour_policy.folder,
+        policy_version=round_number,
+        optimizer_step=first_step + len(rows),
+    )
+    return *files, metrics[TRAINING_METRICS.names]
+
+
+def _mean_gap(training_batch: pd.DataFrame, behaviour_log_probs: pd.DataFrame) -> float:
+    """Mean |sampler − trainer| per token over the fresh rows, in nats."""
+    is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
+    num_tokens = training_batch["completion_token_ids"].map(len).to_numpy()[is_fresh]
+    return float(np.average(behaviour_log_probs["mean_log_prob_gap"].to_numpy()[is_fresh], weights=num_tokens))
+
+
+def update_replay_buffer(
+    training_batch: pd.DataFrame,
+    previous_replay_buffer: pd.DataFrame,
+    training: TrainingParameters,
+    round_number: int,
+) -> pd.DataFrame:
+    """The buffer that the next round may replay from: correct completions with the largest priorities."""
+    from paced_rl.scheduling.replay import check_valid, update_entries
+
+    is_candidate = (training_batch["origin"] == Origin.FRESH) & (training_batch["reward"] == 1.0)
+    candidates = training_batch[is_candidate]
+    replayed_ids = training_batch.loc[training_batch["origin"] == Origin.REPLAYED, "rollout_id"]
+    entries, sources = update_entries(
+        entries_of(previous_replay_buffer),
+        entries_of(candidates),
+        candidate_rewards=candidates["reward"].to_numpy(),
+        replayed_indices=np.flatnonzero(previous_replay_buffer["rollout_id"].isin(replayed_ids).to_numpy()),
+        round_number=round_number,
+        capacity=training.replay_capacity,
+        max_staleness=training.replay_max_staleness,
+    )
+    check_valid(entries, capacity=training.replay_capacity)
+    columns = [name for name in REPLAY_BUFFER.names if name != "age"]
+    tables = [table[columns] for table in (previous_replay_buffer, candidates) if len(table)]
+    rows = pd.concat(tables, ignore_index=True).iloc[sources] if tables else candidates[columns]
+    rows = rows.assign(reuse_count=entries.reuse_counts)
+    return rows.assign(age=round_number - rows["sampled_round"])[REPLAY_BUFFER.names].reset_index(drop=True)

@@ -1,0 +1,109 @@
+"""Between tables and checkpoints on one side and the trainer's own objects on the other."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from paced_rl.objectives.log_z_head import LogPartitionHead
+from paced_rl.parameters import PolicyParameters, TrainingParameters
+from paced_rl.policies import LoadedPolicy, load_policy, policy_files
+from paced_rl.training.head_state import head_files, load_head
+from paced_rl.training.optimizer_state import optimizer_tensors, restore_optimizer
+from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers
+from paced_rl.types import Checkpoint, CheckpointFiles, Origin, ScheduleReason
+
+POLICY_OPTIMIZER = "policy_optimizer.safetensors"
+HEAD_OPTIMIZER = "log_z_optimizer.safetensors"
+
+
+def open_trainer(
+    behaviour_policy: Checkpoint,
+    log_z_head: Checkpoint,
+    optimizer_state: Checkpoint,
+    *,
+    training: TrainingParameters,
+    policy: PolicyParameters,
+    sampling_temperature: float,
+    seed: int,
+) -> tuple[Trainer, LoadedPolicy]:
+    """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off."""
+    loaded = load_policy(behaviour_policy.folder, device=policy.device, dtype=policy.dtype)
+    head = load_head(log_z_head, reward_temperature=training.reward_temperature)
+    policy_optimizer, head_optimizer = make_optimizers(loaded.model, head, training)
+    for optimizer, module, name in (
+        (policy_optimizer, loaded.model, POLICY_OPTIMIZER),
+        (head_optimizer, head, HEAD_OPTIMIZER),
+    ):
+        if name in optimizer_state.files:
+            restore_optimizer(optimizer, module, _load(optimizer_state.folder / name))
+    trainer = Trainer(
+        model=loaded.model,
+        pad_token_id=loaded.pad_token_id,
+        head=head,
+        policy_optimizer=policy_optimizer,
+        head_optimizer=head_optimizer,
+        parameters=training,
+        sampling_temperature=sampling_temperature,
+        seed=seed,
+    )
+    return trainer, loaded
+
+
+def _load(path: Path) -> Mapping[str, object]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def training_examples(
+    training_batch: pd.DataFrame,
+    behaviour_log_probs: pd.DataFrame,
+    embeddings: Mapping[str, np.ndarray],
+    *,
+    training: TrainingParameters,
+) -> TrainingExamples:
+    """The rows of the batch as the trainer takes them.
+
+    Raises:
+        ValueError: the two tables are not of the same rows.
+    """
+    if training_batch["rollout_id"].to_list() != behaviour_log_probs["rollout_id"].to_list():
+        raise ValueError(
+            "training_batch and behaviour_log_probs hold different rollouts: they are of different runs; run "
+            "`kedro run --from-nodes=assemble_training_batch`"
+        )
+    is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
+    is_selected = (training_batch["reason"] == ScheduleReason.SELECTED).to_numpy()
+    weights = np.where(is_fresh, np.where(is_selected, 1.0, training.log_z_audit_weight), 0.0)
+    prompt_ids = training_batch["prompt_id"].to_list()
+    return TrainingExamples(
+        prompt_ids=prompt_ids,
+        prompts=[np.asarray(ids) for ids in training_batch["prompt_token_ids"]],
+        completions=[np.asarray(ids) for ids in training_batch["completion_token_ids"]],
+        behaviour_log_probs=[np.asarray(values) for values in behaviour_log_probs["behaviour_log_probs"]],
+        rewards=training_batch["reward"].to_numpy(dtype=np.float64),
+        group_index=pd.factorize(training_batch["prompt_id"])[0].astype(np.int64),
+        is_fresh=is_fresh,
+        head_weights=weights,
+        embeddings=np.stack([embeddings[prompt_id] for prompt_id in prompt_ids]),
+    )
+
+
+def trainer_files(
+    trainer: Trainer, loaded: LoadedPolicy, source_folder: Path, *, policy_version: int, optimizer_step: int
+) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles]:
+    """Policy, head and optimiser states as the next round will find them."""
+    head: LogPartitionHead = trainer.head
+    return (
+        CheckpointFiles(files=policy_files(loaded, source_folder), metadata={"policy_version": policy_version}),
+        head_files(head, policy_version=policy_version),
+        CheckpointFiles(
+            files={
+                POLICY_OPTIMIZER: optimizer_tensors(trainer.policy_optimizer, trainer.model),
+                HEAD_OPTIMIZER: optimizer_tensors(trainer.head_optimizer, head),
+            },
+            metadata={"policy_version": policy_version, "optimizer_step": optimizer_step},
+        ),
+    )
