@@ -5,7 +5,8 @@ answer is code. See `sandbox` for what is contained and what is not.
 
 An answer is RIGHT if its score is exactly 1.0, which is what reasoning_gym gives a full solution; partial credit (0.01
 for any text, 0.05 for a well-formed one, and shares in between) is WRONG, so that rewards stay 0 or 1.
-Whitespace at either end of a completion is not part of the answer.
+An answer on which the scorer raises an exception is UNPARSEABLE; if it raises for the entry's own answer too, the entry
+is at fault and the verdict is VERIFIER_ERROR. Whitespace at either end of a completion is not part of the answer.
 
 Entries pass through JSON. In 0.1.25 the entries of `arc_agi` and `rearc` do not survive it (tuples become lists, and
 their own answer no longer scores 1); the entries of `boxnet`, `graph_color`, `propositional_logic`, `rubiks_cube` and
@@ -26,6 +27,8 @@ MAX_COMPLETION_CHARS = 65_536
 MAX_ENTRY_CHARS = 1_048_576
 """Of the entry as JSON."""
 RIGHT_SCORE = 1.0
+UNPARSEABLE_SCORE = -1.0
+"""What our scorer gives an answer reasoning_gym's raises on; reasoning_gym's own scores lie in [0, 1]."""
 _SCORER = "paced_rl.verifiers.reasoning_gym_scorer:score"
 
 
@@ -79,13 +82,14 @@ class ReasoningGymVerifier:
             completion: any text.
             arguments: have passed `check_arguments`.
         """
-        if len(completion) > MAX_COMPLETION_CHARS:
-            return Verdict(status=VerdictStatus.UNPARSEABLE, reward=0.0, extracted_answer=None)
         answer = completion.strip()
-        score = self._sandbox.score(answer, arguments)
+        is_too_long = len(completion) > MAX_COMPLETION_CHARS
+        score = UNPARSEABLE_SCORE if is_too_long else self._sandbox.score(answer, arguments)
         if isinstance(score, VerdictStatus):
             reward = None if score is VerdictStatus.VERIFIER_ERROR else 0.0
             return Verdict(status=score, reward=reward, extracted_answer=None)
+        if score == UNPARSEABLE_SCORE:
+            return Verdict(status=VerdictStatus.UNPARSEABLE, reward=0.0, extracted_answer=None)
         is_right = score == RIGHT_SCORE
         return Verdict(
             status=VerdictStatus.RIGHT if is_right else VerdictStatus.WRONG,

@@ -13,8 +13,8 @@ What is contained, and by what:
 What is not contained: this is protection against accidents and cheap attacks, not a virtual machine. The worker has the
 host's user, network and file system. An executed answer can read the files the user can read, and can forge its own
 score. The audit hook can be got around by code written for that purpose, which then may delete, signal and connect as
-the user may, and as root start processes; a process that leaves its group on purpose is not found. Where a policy is not
-trusted that far, train on scorers that execute answers inside a container, without root.
+the user may, and as root start processes; a process that leaves its group on purpose is not found. Where a policy is
+not trusted that far, train on scorers that execute answers inside a container, without root.
 """
 
 import json

@@ -1,0 +1,82 @@
+"""The three figures of a round. Built on `Figure` itself: no global state, no display."""
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paced_rl.metrics.calibration import reliability_bins
+
+_SIZE = (6.4, 4.2)
+_NUM_BINS = 20
+_BLUE, _ORANGE, _GREY = "#1f6fb4", "#d95f02", "#8c8c8c"
+
+
+def calibration_figure(outcomes: pd.DataFrame, *, round_number: int) -> Figure:
+    """Observed against estimated accuracy, with the 95 % band that exact estimates would stay in."""
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, label="exact")
+    bins = [
+        entry
+        for entry in reliability_bins(
+            outcomes["estimated_accuracy"].to_numpy(dtype=np.float64),
+            outcomes["num_correct"].to_numpy(dtype=np.int64),
+            outcomes["num_scored"].to_numpy(dtype=np.int64),
+        )
+        if entry.num_prompts
+    ]
+    if bins:
+        means = [entry.mean_estimate for entry in bins]
+        low, high = [entry.band_low for entry in bins], [entry.band_high for entry in bins]
+        axes.vlines(means, low, high, color=_GREY, alpha=0.5, linewidth=6, label="95 % band if exact")
+        sizes = [12 + 4 * entry.num_prompts for entry in bins]
+        axes.scatter(means, [entry.observed_accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3, label="observed")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="estimated accuracy β·log Z", ylabel="observed accuracy")
+    axes.set_title(f"Calibration on uniformly drawn prompts, up to round {round_number} ({len(outcomes)} groups)")
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def estimates_figure(
+    *,
+    before: Float[np.ndarray, "P"],
+    after: Float[np.ndarray, "P"],
+    scheduled: Float[np.ndarray, "S"],
+    round_number: int,
+) -> Figure:
+    """Histogram of the estimates before and after the round, and where the scheduled prompts stood."""
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, _NUM_BINS + 1)
+    axes.stairs(np.histogram(before, edges)[0], edges, fill=True, color=_GREY, alpha=0.5, label="before")
+    axes.stairs(np.histogram(after, edges)[0], edges, color=_BLUE, linewidth=1.8, label="after")
+    axes.plot(scheduled, np.zeros(len(scheduled)), "|", color=_ORANGE, markersize=14, label="scheduled", clip_on=False)
+    axes.set(xlim=(0, 1), xlabel="estimated accuracy β·log Z", ylabel="train prompts")
+    axes.set_title(f"Estimates before and after round {round_number} ({len(before)} prompts)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def learning_curve_figure(curve: pd.DataFrame) -> Figure:
+    """Validation and training accuracy, against rounds and against tokens sampled."""
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_curve(left, curve, "curve_round", "round")
+    _draw_curve(right, curve, "tokens_sampled", "tokens sampled for training")
+    left.set_ylabel("accuracy")
+    left.legend(loc="upper left", frameon=False)
+    figure.suptitle("Learning curve (band: 95 %, bootstrap over validation prompts)")
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str, label: str) -> None:
+    trained = curve[curve["train_accuracy"].notna()]
+    axes.plot(trained[column], trained["train_accuracy"], color=_ORANGE, alpha=0.6, linewidth=1, label="round's prompts")
+    held_out = curve[curve["validation_accuracy"].notna()].astype(float)
+    axes.fill_between(
+        held_out[column], held_out["validation_accuracy_low"], held_out["validation_accuracy_high"], color=_BLUE, alpha=0.2
+    )
+    axes.plot(held_out[column], held_out["validation_accuracy"], "o-", color=_BLUE, markersize=3, label="validation")
+    axes.set(xlabel=label, ylim=(0, 1))

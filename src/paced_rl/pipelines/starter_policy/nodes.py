@@ -1,0 +1,88 @@
+"""Makes the policy of the embedded default from nothing: corpus, tokenizer, random weights, pre-training."""
+
+import random
+
+import pandas as pd
+
+from paced_rl.parameters import DataPreparationParameters, StarterPolicyParameters
+from paced_rl.progress import progress_bar
+from paced_rl.schemas import STARTER_CORPUS
+from paced_rl.seeds import derive_seed
+from paced_rl.types import CheckpointFiles, Split
+
+CHARACTERS = "0123456789 +-*/()>:"
+"""Every character of the default prompt template and of an answer."""
+MAX_POSITIONS = 128
+
+
+def make_starter_corpus(
+    data_preparation: DataPreparationParameters, starter_policy: StarterPolicyParameters, seed: int
+) -> pd.DataFrame:
+    """Puzzles with answers of mixed quality; none of them is in the audit, validation or test split."""
+    from paced_rl.prompts.countdown import countdown_prompts, countdown_puzzles
+    from paced_rl.training.starter_training import random_expression
+
+    ranges = data_preparation.countdown.model_dump(exclude={"template"})
+    template = data_preparation.countdown.template
+    prompts = countdown_prompts(
+        **ranges,
+        template=template,
+        num_train=data_preparation.num_train,
+        num_audit=data_preparation.num_audit,
+        num_validation=data_preparation.num_validation,
+        num_test=data_preparation.num_test,
+        seed=derive_seed(seed, "prompts"),
+    )
+    held_out = {
+        (tuple(sorted(prompt.verifier_arguments["numbers"])), prompt.verifier_arguments["target"])
+        for prompt in prompts
+        if prompt.split != Split.TRAIN
+    }
+    puzzles = countdown_puzzles(**ranges, seed=derive_seed(seed, "starter_corpus"), count=starter_policy.num_problems)
+    puzzles = [puzzle for puzzle in puzzles if puzzle.key not in held_out]
+    generator = random.Random(derive_seed(seed, "starter_expressions"))
+    rows = []
+    for _ in range(starter_policy.num_lines):
+        puzzle = generator.choice(puzzles)
+        numbers = list(puzzle.numbers)
+        generator.shuffle(numbers)
+        is_random = generator.random() < starter_policy.random_fraction
+        answer = random_expression(numbers, generator) if is_random else puzzle.expression.replace(" ", "")
+        prompt = template.format(numbers=" ".join(map(str, numbers)), target=puzzle.target)
+        rows.append({"prompt": prompt, "completion": answer, "kind": "random" if is_random else "solution"})
+    return pd.DataFrame(rows, columns=STARTER_CORPUS.names)
+
+
+def train_starter_policy(
+    starter_corpus: pd.DataFrame, starter_policy: StarterPolicyParameters, seed: int
+) -> tuple[CheckpointFiles, pd.DataFrame]:
+    """A Hugging Face folder with the trained policy, and its loss per step."""
+    from paced_rl.policies import LoadedPolicy
+    from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, folder_files
+    from paced_rl.training.starter_training import train_starter
+
+    tokenizer = build_character_tokenizer(CHARACTERS)
+    model = build_tiny_qwen2(
+        tokenizer,
+        hidden_size=starter_policy.hidden_size,
+        num_layers=starter_policy.num_layers,
+        num_heads=starter_policy.num_heads,
+        intermediate_size=starter_policy.intermediate_size,
+        max_positions=MAX_POSITIONS,
+        seed=derive_seed(seed, "starter_weights"),
+    )
+    prompts = tokenizer(starter_corpus["prompt"].to_list())["input_ids"]
+    answers = tokenizer(starter_corpus["completion"].to_list())["input_ids"]
+    with progress_bar("starter policy", starter_policy.num_steps) as advance:
+        losses = train_starter(
+            LoadedPolicy(model=model, tokenizer=tokenizer, pad_token_id=0, eos_token_ids=(tokenizer.eos_token_id,)),
+            prompts,
+            [[*answer, tokenizer.eos_token_id] for answer in answers],
+            num_steps=starter_policy.num_steps,
+            batch_size=starter_policy.batch_size,
+            learning_rate=starter_policy.learning_rate,
+            seed=derive_seed(seed, "starter_batches"),
+            on_progress=advance,
+        )
+    curve = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})
+    return CheckpointFiles(files=folder_files(model, tokenizer), metadata={"policy_version": 0}), curve
