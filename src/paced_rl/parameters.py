@@ -22,7 +22,7 @@ class CountdownParameters(_Group):
     min_value: int = Field(1, ge=1)
     max_value: int = Field(20, ge=1)
     """Range of the given numbers."""
-    min_target: int = Field(1, ge=0)
+    min_target: int = Field(1, ge=1)
     max_target: int = Field(60, ge=1)
     """Range of the target."""
     template: str = "{numbers}>{target}:"
@@ -190,8 +190,10 @@ class StarterPolicyParameters(_Group):
     num_layers: int = Field(4, ge=1)
     num_heads: int = Field(4, ge=1)
     intermediate_size: int = Field(256, ge=8)
-    num_problems: int = Field(20000, ge=1)
+    num_problems: int = Field(12000, ge=1)
     """Puzzles in the corpus, none of which is in a validation, audit or test split."""
+    num_lines: int = Field(200000, ge=1)
+    """Lines of the corpus; each shows one puzzle with its numbers in a new order."""
     random_fraction: float = Field(0.5, ge=0, le=1)
     """Share of corpus lines whose expression uses the right numbers and reaches the target only by chance."""
     num_steps: int = Field(1500, ge=1)

@@ -204,6 +204,8 @@ TIMINGS = _schema(
 # The starter's corpus: one line of text per row.
 STARTER_CORPUS = _schema(prompt=pa.string(), completion=pa.string(), kind=pa.string())
 
+STARTER_LOSSES = _schema(step=pa.int32(), loss=pa.float64())  # nats per completion token
+
 TABLES: dict[str, pa.Schema] = {
     name.lower(): value for name, value in dict(globals()).items() if isinstance(value, pa.Schema)
 }

@@ -3,6 +3,7 @@
 Nothing here is trained; a starter policy is made from these parts by teaching the random model what answers look like.
 """
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,3 +124,10 @@ def write_policy_folder(model: "PreTrainedModel", tokenizer: "PreTrainedTokenize
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def folder_files(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> dict[str, bytes]:
+    """What `write_policy_folder` writes, as file name → bytes, for a dataset that stores it atomically."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_policy_folder(model, tokenizer, Path(folder))
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}

@@ -244,7 +244,7 @@ def test_the_bounds_themselves_are_allowed() -> None:
 
 @pytest.mark.parametrize("operator", ["*", "/", "-", "+", "/(1/"])
 def test_the_largest_answers_stay_bounded(operator: str) -> None:
-    """The worst value has fewer digits than the text has characters, and its canonical form is no longer than the text."""
+    """The worst value has about as many digits as the text has characters, and the canonical form is no longer."""
     closing = ")" if "(" in operator else ""
     num_chained = min((MAX_CHARS - 1) // (1 + len(operator + closing)), MAX_DEPTH)
     text = operator.join(["9"] * num_chained) + closing * (num_chained - 1)

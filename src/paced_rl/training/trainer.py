@@ -205,7 +205,7 @@ def _add_to_sums(
     behaviour = sequence_log_prob(inputs.behaviour_log_probs, mask).cpu().numpy().astype(np.float64)
     sums.loss += float(outputs.loss.detach().sum())
     sums.residual += float(outputs.residual.sum()) if outputs.residual is not None else 0.0
-    sums.clipped += float(outputs.clipped_fraction) * len(rows) if outputs.clipped_fraction is not None else 0.0
+    sums.clipped += float(outputs.clipped_fraction) * int(mask.sum()) if outputs.clipped_fraction is not None else 0.0
     sums.log_ratio += float((behaviour - policy)[is_fresh].sum())
     sums.num_fresh += int(is_fresh.sum())
     sums.per_row.update(zip(rows.tolist(), policy.tolist(), strict=True))
@@ -254,15 +254,16 @@ def _step_metrics(
     epoch: int,
 ) -> dict[str, float | int | None]:
     is_paced = trainer.parameters.objective == "paced"
+    num_tokens = int(sum(len(examples.completions[i]) for i in rows))
     return {
         "epoch": epoch,
         "num_completions": len(rows),
         "num_replayed": int((~examples.is_fresh[rows]).sum()),
-        "num_tokens": int(sum(len(examples.completions[i]) for i in rows)),
+        "num_tokens": num_tokens,
         "policy_loss": sums.loss / len(rows),
         "log_z_loss": log_z_loss,
         "gradient_norm": gradient_norm,
         "mean_residual": sums.residual / len(rows) if is_paced else None,
         "kl_behaviour_policy": sums.log_ratio / max(1, sums.num_fresh),
-        "clip_fraction": None if is_paced else sums.clipped / len(rows),
+        "clip_fraction": None if is_paced else sums.clipped / num_tokens,
     }

@@ -1,0 +1,32 @@
+"""Kedro's settings for this project."""
+
+import os
+
+from paced_rl.hooks import MlflowHook, PreflightHook, SummaryHook, TimingsHook
+from paced_rl.session import PacedSession
+
+# Nothing phones home, and nothing is asked about it. A user's own environment wins.
+for _name, _value in {
+    "KEDRO_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+def round_folder(round_number: int, offset: int) -> str:
+    """Four digits, so that folders sort: `round_folder(3, -1)` is `0002`."""
+    return f"{int(round_number) + int(offset):04d}"
+
+
+SESSION_CLASS = PacedSession
+HOOKS = (PreflightHook(), TimingsHook(), MlflowHook(), SummaryHook())
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "merge_strategy": {"parameters": "soft"},
+    "custom_resolvers": {"round_folder": round_folder},
+}
