@@ -102,7 +102,7 @@ def test_a_stalling_answer_times_out_with_reward_zero() -> None:
 
 def test_too_little_memory_to_start_is_an_error_that_names_the_parameter() -> None:
     verifier = ReasoningGymVerifier(timeout_seconds=5.0, memory_bytes=64 * 1024**2)
-    with pytest.raises(WorkerStartError, match="verification.memory_bytes"):
+    with pytest.raises(WorkerStartError, match=r"verification\.memory_bytes"):
         verifier.verify("1", _arguments("chain_sum"))
 
 

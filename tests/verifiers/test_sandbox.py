@@ -200,6 +200,13 @@ def test_an_answer_that_stops_the_worker_itself_times_out() -> None:
         assert sandbox.score("2", {}) == 2.0
 
 
+@pytest.mark.parametrize(("ending", "expected"), [("1.0", 1.0), ("__import__('os').closerange(0, 99)", DIED)])
+def test_an_answer_that_leaves_its_group_is_still_ended(sandbox: Sandbox, ending: str, expected: Any) -> None:
+    leave = f"[{UNHOOK}, __import__('os').setpgid(0, __import__('os').getppid()), {ending}][2]"
+    assert sandbox.score(leave, {}) == expected
+    assert sandbox.score("2", {}) == 2.0
+
+
 def test_an_answer_cannot_change_how_later_ones_are_scored(sandbox: Sandbox) -> None:
     forge = "setattr(__import__('builtins'), 'len', lambda _: 1) or setattr(__import__('json'), 'dumps', None) or 1.0"
     sandbox.score(forge, {})

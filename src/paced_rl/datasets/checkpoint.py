@@ -141,7 +141,25 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
                 shutil.rmtree(path, ignore_errors=True)
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        """Whether the manifest is there and its files, where they still are, are what it says.
+
+        Only a file that is younger than the manifest is hashed again. Files that are gone were pruned: the manifest
+        still says what the round produced, and loading says which files are missing.
+        """
+        if not self._filepath.is_file():
+            return False
+        manifest = self._read_manifest()
+        folder = Path(os.path.normpath(self._filepath.parent / manifest["folder"]))
+        written = self._filepath.stat().st_mtime_ns
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                continue
+            status = path.stat()
+            is_younger = max(status.st_mtime_ns, status.st_ctime_ns) > written
+            if status.st_size != entry["size"] or (is_younger and _sha256(path) != entry["sha256"]):
+                return False
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "folder": str(self._folder)}

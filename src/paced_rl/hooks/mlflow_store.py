@@ -86,7 +86,6 @@ def log_round(record: RoundRecord, *, tracking_uri: str, artifact_folder: Path |
         _log(client, parent, metrics=[m for m in round_metrics if unchanged.get(m.key) != m.value])
         for run in earlier:
             client.set_tag(run.info.run_id, SUPERSEDED_TAG, "true")
-        client.set_terminated(parent, "FINISHED")
     client.set_terminated(child, "FINISHED" if record.error is None else "FAILED")
 
 
@@ -141,6 +140,8 @@ def _experiment_run_id(client: "MlflowClient", experiment_id: str, record: Round
     tags = {EXPERIMENT_TAG: record.experiment, "paced.kind": "experiment"}
     started = int(record.started * 1000)
     run = client.create_run(experiment_id, start_time=started, tags=tags, run_name=record.experiment)
+    # Nobody can say when an experiment ends, and a run that is left open looks as if it were running for ever.
+    client.set_terminated(run.info.run_id, "FINISHED")
     return run.info.run_id
 
 

@@ -1,12 +1,13 @@
 """Policies: finding, checking, loading and storing them."""
 
-from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, resolve_policy
+from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, file_digests, resolve_policy
 from paced_rl.policies.loading import LoadedPolicy, load_policy, open_policy, policy_files
 
 __all__ = [
     "LoadedPolicy",
     "PolicyFolderError",
     "check_policy_folder",
+    "file_digests",
     "load_policy",
     "open_policy",
     "policy_files",

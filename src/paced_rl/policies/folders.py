@@ -4,6 +4,7 @@ A policy's folder is in Hugging Face format: config.json, a tokenizer, and weigh
 (`pytorch_model.bin`) are refused, because loading them runs code.
 """
 
+import hashlib
 import json
 import re
 import struct
@@ -155,3 +156,13 @@ def _check_safetensors(path: Path) -> None:
         raise PolicyFolderError(
             f"{path} is truncated or damaged: its header needs {expected} bytes, the file has {size}; download it again"
         )
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """sha256 in hex of every visible file directly in `folder`, by name."""
+    digests = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

@@ -101,14 +101,16 @@ def answer_request(scorer: Scorer, request: Mapping[str, Any], connection: socke
         os.close(connection.detach())  # Detached, because unwinding from an exception closes it once more.
         run_child(scorer, request, write_end, cpu_seconds)
     os.close(write_end)
-    # Both sides set the group, because either may run first.
-    with contextlib.suppress(ProcessLookupError):
+    # Both sides set the group, because either may run first; too late if the child has ended or replaced itself.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(child, child)
     _send(connection.fileno(), {"group": child})
     with os.fdopen(read_end, "rb") as results:
         line = results.readline(MAX_RESPONSE_BYTES)
     # Killed before it is waited for, so that its id cannot have passed to another process.
-    os.killpg(child, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # The child has moved itself to another group.
+        os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if line.endswith(b"\n"):
         return line

@@ -15,16 +15,14 @@ from paced_rl.types import Checkpoint, Prompt
 
 def open_reference_policy(policy: PolicyParameters) -> Checkpoint:
     """The policy before any RL, checked before any work is done: a local folder, or a hub id that is downloaded once."""
-    from paced_rl.policies import check_policy_folder, resolve_policy
+    from paced_rl.policies import check_policy_folder, file_digests, resolve_policy
 
     folder, revision = resolve_policy(policy.source, policy.revision)
     check_policy_folder(folder)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     metadata: dict[str, str | int] = {"policy_version": 0, "source": policy.source}
     if revision is not None:
         metadata["revision"] = revision
-    # The dataset fills in the digests when it writes the manifest.
-    return Checkpoint(folder=folder, files=dict.fromkeys(names, ""), metadata=metadata)
+    return Checkpoint(folder=folder, files=file_digests(folder), metadata=metadata)
 
 
 def prepare_prompts(

@@ -74,7 +74,8 @@ def learning_curve_figure(curve: pd.DataFrame) -> Figure:
 def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str, label: str) -> None:
     trained = curve[curve["train_accuracy"].notna()]
     axes.plot(trained[column], trained["train_accuracy"], color=_ORANGE, alpha=0.6, linewidth=1, label="round's prompts")
-    held_out = curve[curve["validation_accuracy"].notna()].astype(float)
+    columns = [column, "validation_accuracy", "validation_accuracy_low", "validation_accuracy_high"]
+    held_out = curve.loc[curve["validation_accuracy"].notna(), columns].astype(float)
     axes.fill_between(
         held_out[column], held_out["validation_accuracy_low"], held_out["validation_accuracy_high"], color=_BLUE, alpha=0.2
     )

@@ -1,0 +1,1 @@
+"""The subcommands of `kedro paced`; each imports what it needs only when it runs."""
