@@ -43,7 +43,10 @@ def embed_prompts(
             token_ids[row, : len(prompt)] = torch.as_tensor(np.asarray(prompt, dtype=np.int64))
         with torch.inference_mode():
             outputs = policy.model(
-                input_ids=token_ids.to(policy.model.device), output_hidden_states=True, use_cache=False, logits_to_keep=1
+                input_ids=token_ids.to(policy.model.device),
+                output_hidden_states=True,
+                use_cache=False,
+                logits_to_keep=1,
             )
         states = outputs.hidden_states
         if not -len(states) <= layer < len(states):

@@ -53,7 +53,7 @@ def check_parameter_names(runtime_params: Mapping[str, Any], known_params: Mappi
     """
     unknown = list(_unknown_names(runtime_params, known_params))
     if unknown:
-        raise PreflightError("\n".join(_unknown_name(name, _leaves(known_params)) for name in unknown))
+        raise PreflightError("\n".join(_unknown_name(name, _all_names(known_params)) for name in unknown))
 
 
 def _unknown_names(params: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -64,23 +64,27 @@ def _unknown_names(params: Mapping[str, Any], known: Mapping[str, Any], prefix: 
             yield from _unknown_names(value, known[name], f"{prefix}{name}.")
 
 
-def _leaves(known: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _all_names(known: Mapping[str, Any], prefix: str = "") -> list[str]:
     names = []
     for name, value in known.items():
         names.append(prefix + name)
         if isinstance(value, Mapping):
-            names += _leaves(value, f"{prefix}{name}.")
+            names += _all_names(value, f"{prefix}{name}.")
     return names
 
 
 def _unknown_name(name: str, known: list[str]) -> str:
-    # A last part that is right under another group (`temperature` for `rollout.…`) is a better guess than spelling.
-    close = [x for x in known if x.rpartition(".")[2] == name.rpartition(".")[2]]
-    close += [x for x in difflib.get_close_matches(name, known, n=3) if x not in close]
-    if close:
-        return f"Unknown parameter '{name}': did you mean {' or '.join(close[:3])}?"
-    siblings = [x for x in known if x.rpartition(".")[0] == name.rpartition(".")[0]]
-    return f"Unknown parameter '{name}': allowed here are {', '.join(siblings or known)}."
+    group, _, last = name.rpartition(".")
+    siblings = {x.rpartition(".")[2]: x for x in known if x.rpartition(".")[0] == group}
+    near = (
+        # Right, but in another group; misspelt, in the right group; misspelt anyhow.
+        [x for x in known if x.rpartition(".")[2] == last]
+        or [siblings[x] for x in difflib.get_close_matches(last, siblings, n=1)]
+        or difflib.get_close_matches(name, [x for x in known if group == "" or "." in x], n=1)
+    )
+    if near:
+        return f"Unknown parameter '{name}': did you mean {' or '.join(near)}?"
+    return f"Unknown parameter '{name}': allowed here are {', '.join(siblings.values() or known)}."
 
 
 def check_round(round_number: Any) -> None:
@@ -140,7 +144,7 @@ def _group_problems(group: str, model: type[BaseModel], error: ValidationError) 
     for detail in error.errors(include_url=False):
         name = ".".join([group, *(str(part) for part in detail["loc"])])
         if detail["type"] == "extra_forbidden":
-            yield _unknown_name(name, _leaves({group: _fields(model)}))
+            yield _unknown_name(name, _all_names({group: _fields(model)}))
         elif detail["type"] == "value_error" and not detail["loc"]:  # a rule of ours over a whole group
             yield f"{group}: {detail['ctx']['error']}"
         elif detail["type"] == "value_error":

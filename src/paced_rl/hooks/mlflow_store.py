@@ -57,19 +57,21 @@ class RoundRecord:
     """Message of the error that ended the round; None when it was completed."""
 
 
-def log_round(record: RoundRecord, *, tracking_uri: str, artifact_folder: Path | None) -> None:
+def log_round(record: RoundRecord, *, project: Path, tracking_uri: str | None = None) -> None:
     """Writes a round, in as few requests as MLflow's API allows.
 
     Args:
         record: the round.
-        tracking_uri: MLflow's, e.g. `sqlite:////project/mlflow.db`.
-        artifact_folder: where artifacts go when MLflow's experiment does not exist yet; None lets the server decide.
+        project: the project's root, absolute; `mlflow.db` and `mlruns/` in it are what a plain `mlflow ui` shows.
+        tracking_uri: where else to write, e.g. `http://tracking:5000`; None takes the project's own.
 
     Raises:
         mlflow.exceptions.MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError: when MLflow cannot be written.
     """
-    client = _open(tracking_uri)
-    experiment_id = _mlflow_experiment_id(client, artifact_folder)
+    database = None if tracking_uri else project / "mlflow.db"
+    client = _open(tracking_uri or f"sqlite:///{database}", database)
+    # A server that was asked for decides itself where artifacts go.
+    experiment_id = _mlflow_experiment_id(client, None if tracking_uri else project / "mlruns")
     parent = _experiment_run_id(client, experiment_id, record)
     earlier = _earlier_round_runs(client, experiment_id, parent, record.round_number)
     now = int(time.time() * 1000)
@@ -93,19 +95,26 @@ def _finite(metrics: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]
     return ((name, value) for name, value in metrics if math.isfinite(value))
 
 
-def _open(tracking_uri: str) -> "MlflowClient":
+def _open(tracking_uri: str, database: Path | None) -> "MlflowClient":
     from mlflow import MlflowClient
 
-    if not tracking_uri.startswith("sqlite:///"):
-        return MlflowClient(tracking_uri=tracking_uri)
-    database = Path(tracking_uri.removeprefix("sqlite:///"))
-    if not database.exists():
-        logger.info("Creating MLflow's database %s; this happens once and takes some seconds.", database)
-    # MLflow creates and migrates tables without a lock, and two processes that do so at once leave a broken database.
-    with _locked(database.with_name(f"{database.name}.lock")):
-        client = MlflowClient(tracking_uri=tracking_uri)
-        client.get_experiment_by_name(MLFLOW_EXPERIMENT)  # the database is opened by the first request
-    return client
+    if database is not None:
+        # MLflow creates its tables without a lock, and two processes that do so at once leave a broken database.
+        with _locked(database.with_name(f"{database.name}.lock")):
+            if not database.exists():
+                _create(database)
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _create(database: Path) -> None:
+    from mlflow import MlflowClient
+
+    logger.info("Creating MLflow's database %s; this happens once and takes some seconds.", database)
+    # Under another name first: an interrupted creation leaves tables that MLflow neither accepts nor repairs.
+    partial = database.with_name(f"{database.name}.partial")
+    partial.unlink(missing_ok=True)
+    MlflowClient(tracking_uri=f"sqlite:///{partial}").get_experiment_by_name(MLFLOW_EXPERIMENT)
+    partial.replace(database)
 
 
 @contextmanager

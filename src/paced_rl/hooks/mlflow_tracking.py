@@ -1,9 +1,10 @@
 """Records every executed round in MLflow; `mlflow ui` in the project's root, without any flag, shows it.
 
-A run counts as a round when it writes `round_summary`, or fails on the way there. Everything is written at the end. A
-round of which every node was cached leaves no trace, and does not even import MLflow.
+A run counts as a round when it writes `round_summary`, or fails on the way there. Everything is written at the end, to
+the project's own database or to where `MLFLOW_TRACKING_URI` says. A round of which every node was cached leaves no
+trace, and does not even import MLflow.
 
-The tables are the truth and MLflow is a view of them: when MLflow itself fails, the round is complete on disk, so the
+The tables are the truth and MLflow is a view of them: when MLflow itself fails, what the round wrote is on disk, so the
 error is logged with what to do, and the run goes on.
 """
 
@@ -77,17 +78,12 @@ class MlflowHook:
         if not (self._has_executed and self._is_round and _is_enabled(catalog)):
             return
         record = collect(catalog, started=self._started, git=self._git_tags, error=error)
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
         logger.info("Recording round %d of '%s' in MLflow.", record.round_number, record.experiment)
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            log_round(
-                record,
-                tracking_uri=uri or f"sqlite:///{self._project}/mlflow.db",
-                artifact_folder=None if uri else self._project / "mlruns",
-            )
+            log_round(record, project=self._project, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"))
         except (MlflowException, SQLAlchemyError, OSError) as failure:
             logger.error(_NOT_RECORDED.format(record=record, kind=type(failure).__name__, failure=failure))
 

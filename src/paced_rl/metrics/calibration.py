@@ -90,7 +90,8 @@ def reliability_bins(
         total = int(n[inside].sum())
         mean_estimate = _ratio(float((n * p)[inside].sum()), total)
         tail = (1 - BAND_PROBABILITY) / 2
-        band = stats.binom.ppf([tail, 1 - tail], total, mean_estimate) / total if total else (np.nan, np.nan)
+        quantiles = np.asarray(stats.binom.ppf([tail, 1 - tail], total, mean_estimate), dtype=np.float64)
+        band = quantiles / total if total else np.full(2, np.nan)
         bins.append(
             ReliabilityBin(
                 lower_edge=float(edges[index]),

@@ -43,10 +43,14 @@ def new_head(
     initial_accuracy: float,
     seed: int,
 ) -> LogPartitionHead:
-    """A head before any training, standardised over the given embeddings (of the train prompts), held in memory once."""
+    """A head before any training, standardised over these embeddings of train prompts, held in memory once."""
     values = torch.from_numpy(np.concatenate(list(embeddings)))
     head = LogPartitionHead(
-        values.shape[1], hidden_size, reward_temperature=reward_temperature, initial_accuracy=initial_accuracy, seed=seed
+        values.shape[1],
+        hidden_size,
+        reward_temperature=reward_temperature,
+        initial_accuracy=initial_accuracy,
+        seed=seed,
     )
     head.fit_standardisation(values)
     return head

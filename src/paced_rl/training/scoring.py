@@ -11,7 +11,9 @@ from paced_rl.policies import LoadedPolicy
 from paced_rl.training.batches import PaddedBatch, pad_batch, split_microbatches
 
 
-def completion_log_probs(model: torch.nn.Module, batch: PaddedBatch, *, temperature: float) -> Float[torch.Tensor, "B T"]:
+def completion_log_probs(
+    model: torch.nn.Module, batch: PaddedBatch, *, temperature: float
+) -> Float[torch.Tensor, "B T"]:
     """log π of each token of `batch.completion_ids`; what stands outside the completion mask means nothing.
 
     Only the positions that predict completion tokens go through the vocabulary projection.

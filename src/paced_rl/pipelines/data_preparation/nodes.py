@@ -128,7 +128,9 @@ def embed_all_prompts(
             part = prompts.iloc[begin : begin + len(matrix)]
             begin += len(matrix)
             columns = [part["prompt_id"].to_list(), part["split"].to_list(), list(matrix)]
-            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, PROMPT_EMBEDDINGS, strict=True)]
+            arrays = [
+                pa.array(column, type=field.type) for column, field in zip(columns, PROMPT_EMBEDDINGS, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(arrays, schema=PROMPT_EMBEDDINGS)
 
     return pa.RecordBatchReader.from_batches(PROMPT_EMBEDDINGS, record_batches())

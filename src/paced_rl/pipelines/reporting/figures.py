@@ -32,7 +32,9 @@ def calibration_figure(outcomes: pd.DataFrame, *, round_number: int) -> Figure:
         low, high = [entry.band_low for entry in bins], [entry.band_high for entry in bins]
         axes.vlines(means, low, high, color=_GREY, alpha=0.5, linewidth=6, label="95 % band if exact")
         sizes = [12 + 4 * entry.num_prompts for entry in bins]
-        axes.scatter(means, [entry.observed_accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3, label="observed")
+        axes.scatter(
+            means, [entry.observed_accuracy for entry in bins], s=sizes, color=_BLUE, zorder=3, label="observed"
+        )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="estimated accuracy β·log Z", ylabel="observed accuracy")
     axes.set_title(f"Calibration on uniformly drawn prompts, up to round {round_number} ({len(outcomes)} groups)")
     axes.legend(loc="upper left", frameon=False)
@@ -73,11 +75,17 @@ def learning_curve_figure(curve: pd.DataFrame) -> Figure:
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str, label: str) -> None:
     trained = curve[curve["train_accuracy"].notna()]
-    axes.plot(trained[column], trained["train_accuracy"], color=_ORANGE, alpha=0.6, linewidth=1, label="round's prompts")
+    axes.plot(
+        trained[column], trained["train_accuracy"], color=_ORANGE, alpha=0.6, linewidth=1, label="round's prompts"
+    )
     columns = [column, "validation_accuracy", "validation_accuracy_low", "validation_accuracy_high"]
     held_out = curve.loc[curve["validation_accuracy"].notna(), columns].astype(float)
     axes.fill_between(
-        held_out[column], held_out["validation_accuracy_low"], held_out["validation_accuracy_high"], color=_BLUE, alpha=0.2
+        held_out[column],
+        held_out["validation_accuracy_low"],
+        held_out["validation_accuracy_high"],
+        color=_BLUE,
+        alpha=0.2,
     )
     axes.plot(held_out[column], held_out["validation_accuracy"], "o-", color=_BLUE, markersize=3, label="validation")
     axes.set(xlabel=label, ylim=(0, 1))

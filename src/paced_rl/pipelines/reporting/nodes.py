@@ -39,7 +39,9 @@ def summarise_round(
         **training_part(training_metrics),
         **evaluation_part(evaluation_table, k=evaluation.num_samples),
     }
-    finite = {name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()}
+    finite = {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in row.items()
+    }
     return from_rows([finite], ROUND_SUMMARY)
 
 

@@ -33,9 +33,7 @@ def sample_rollouts(
         )
         for prompt_id in schedule["prompt_id"]
     ]
-    generator = get_generator(
-        rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size
-    )
+    generator = get_generator(rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size)
     settings = SamplingSettings(temperature=rollout.sampling_temperature, max_new_tokens=rollout.max_new_tokens)
     with progress_bar("rollout", len(requests) * rollout.group_size) as advance:
         groups = generator.generate(behaviour_policy, requests, settings, on_progress=advance)

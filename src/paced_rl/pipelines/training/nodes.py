@@ -127,7 +127,7 @@ def train_policy(
     seed: int,
 ) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles, pd.DataFrame]:
     """The next policy, head and optimiser state, and one row of metrics per optimiser step."""
-    from paced_rl.pipelines.training.state import open_trainer, training_examples, trainer_files
+    from paced_rl.pipelines.training.state import open_trainer, trainer_files, training_examples
     from paced_rl.training.trainer import train_round
 
     trainer, loaded = open_trainer(

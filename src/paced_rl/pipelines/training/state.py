@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
@@ -51,7 +52,7 @@ def open_trainer(
     return trainer, loaded
 
 
-def _load(path: Path) -> Mapping[str, object]:
+def _load(path: Path) -> Mapping[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(path)

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from round_runs import round_catalog, round_pipeline, run_with_hooks
+
+from paced_rl.hooks import SummaryHook, TimingsHook
+from paced_rl.hooks.summary import summary_lines
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def test_a_round_ends_with_what_happened_and_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runtime_params = {"round": 3, "rollout": {"group_size": 6, "note": "a b"}}
+    catalog = round_catalog(tmp_path, experiment="mine", round=3)
+    hooks = [SummaryHook(), TimingsHook()]
+    for executed in (None, ["train", "report"]):
+        run_with_hooks(
+            hooks,
+            project=tmp_path,
+            catalog=catalog,
+            pipeline=round_pipeline(),
+            executed=executed,
+            run_params={"env": "test", "runtime_params": runtime_params},
+        )
+    panel = capsys.readouterr().err.split("experiment mine, round 3")[-1]
+    assert "0.500 of all" in panel
+    assert "validation –" in panel
+    assert "rollout cached, verification cached, training 0." in panel
+    assert "2 executed, 2 cached" in panel
+    assert "calibration_figure.png" in panel
+    assert "mlflow ui" in panel
+    assert "kedro run --env=test --params 'round=4,rollout.group_size=6,rollout.note=a b'" in panel
+
+
+def test_a_single_stage_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = round_pipeline().filter(tags=["rollout"])
+    run_with_hooks([SummaryHook()], project=tmp_path, catalog=round_catalog(tmp_path), pipeline=stage)
+    assert "accuracy" not in capsys.readouterr().err
+
+
+def test_statuses_that_did_not_occur_are_left_out() -> None:
+    lines = summary_lines({"num_completions": 256, "num_right": 100, "num_wrong": 150, "num_truncated": 6})
+    assert (
+        lines["completions"] == "256: 100 right, 150 wrong, – unparseable, – timed out, 6 truncated, – verifier errors"
+    )
+    zeros = dict.fromkeys(("num_unparseable", "num_timed_out", "num_verifier_errors"), 0)
+    lines = summary_lines({"num_completions": 256, "num_right": 100, "num_wrong": 150, "num_truncated": 6, **zeros})
+    assert lines["completions"] == "256: 100 right, 150 wrong, 6 truncated"
