@@ -1,7 +1,7 @@
 """One typed group of parameters per stage: ranges, units, and what 0 means, under each field.
 
 Kedro hands a node that is annotated with one of these classes the validated object, and stops before any node when a
-value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` repeats the ones a user is likely to change.
+value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` repeats those a user is likely to change.
 """
 
 from typing import Literal, Self
@@ -121,7 +121,7 @@ class TrainingParameters(_Group):
     """Of the policy; 0 trains the head alone."""
     weight_decay: float = Field(0.1, ge=0)
     max_gradient_norm: float = Field(1.0, gt=0)
-    """Of the policy, per optimiser step. The paced gradient is 2/β = 40 times a REINFORCE gradient, so this always matters."""
+    """Of the policy, per optimiser step. It always matters: the paced gradient is 2/β = 40 times that of REINFORCE."""
     num_epochs: int = Field(1, ge=1)
     """Passes over the round's batch."""
     num_minibatches: int = Field(1, ge=1)
@@ -136,7 +136,7 @@ class TrainingParameters(_Group):
     log_z_epochs: int = Field(10, ge=1)
     """Passes of the head over the round's fresh groups; the first goes with the policy's own steps."""
     log_z_audit_weight: float = Field(1.0, ge=0)
-    """Weight of a uniformly drawn group in the head's loss beside 1 for a selected one; 0 leaves the audit slice out."""
+    """Weight of a uniformly drawn group in the head's loss beside 1 of a selected one; 0 leaves the audit slice out."""
     initial_accuracy: float = Field(0.5, gt=0, lt=1)
     """Estimate of every prompt before the head has seen anything."""
     replay_capacity: int = Field(128, ge=0)

@@ -19,6 +19,7 @@ def _empty_mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(_empty_mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "PACED_RL_MLFLOW"):
+        monkeypatch.delenv(name, raising=False)
     shutil.copy(_empty_mlflow_database, tmp_path / "mlflow.db")
     return tmp_path

@@ -151,8 +151,10 @@ def test_a_single_stage_is_not_a_round(project: Path) -> None:
     assert runs_of(project, "round") == []
 
 
-def test_tracking_can_be_switched_off(project: Path) -> None:
+def test_tracking_can_be_switched_off(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_round(project, tracking={"enabled": False})
+    monkeypatch.setenv("PACED_RL_MLFLOW", "off")
+    run_round(project, tracking={"enabled": True})
     assert runs_of(project, "round") == []
 
 

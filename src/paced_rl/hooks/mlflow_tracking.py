@@ -42,7 +42,10 @@ _PARTITIONS = ("experiment", "round")  # columns that a table gets from its path
 
 
 class MlflowHook:
-    """Writes a round to MLflow after it has run; `tracking.enabled: false` among the parameters switches it off."""
+    """Writes a round to MLflow after it has run.
+
+    Off with `tracking.enabled: false` among the parameters, or with the environment variable `PACED_RL_MLFLOW=off`.
+    """
 
     def __init__(self) -> None:
         self._started = 0.0
@@ -89,6 +92,8 @@ class MlflowHook:
 
 
 def _is_enabled(catalog: CatalogProtocol) -> bool:
+    if os.environ.get("PACED_RL_MLFLOW", "").lower() == "off":
+        return False
     name = "params:tracking.enabled"
     return bool(catalog[name].load()) if name in catalog else True
 

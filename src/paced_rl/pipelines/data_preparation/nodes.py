@@ -14,7 +14,7 @@ from paced_rl.types import Checkpoint, Prompt
 
 
 def open_reference_policy(policy: PolicyParameters) -> Checkpoint:
-    """The policy before any RL, checked before any work is done: a local folder, or a hub id that is downloaded once."""
+    """The policy before any RL, checked before any work is done: a local folder, or a hub id, downloaded once."""
     from paced_rl.policies import check_policy_folder, file_digests, resolve_policy
 
     folder, revision = resolve_policy(policy.source, policy.revision)

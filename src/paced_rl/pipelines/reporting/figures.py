@@ -5,6 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from paced_rl.metrics.calibration import reliability_bins
 
@@ -89,3 +90,4 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str, label: str) -> Non
     )
     axes.plot(held_out[column], held_out["validation_accuracy"], "o-", color=_BLUE, markersize=3, label="validation")
     axes.set(xlabel=label, ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -1,6 +1,8 @@
-"""What a round did, as one row, one point of a curve, and three figures."""
+"""What a round did, as one row, one point of a curve, and three figures.
 
-from typing import TYPE_CHECKING
+The nodes that draw are annotated with `object`: matplotlib is imported when one of them runs, and Kedro, which reads
+every annotation, warns of a name that only type checkers see.
+"""
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,6 @@ from paced_rl.pipelines.reporting.summary import evaluation_part, outcome_part, 
 from paced_rl.schemas import LEARNING_CURVE, ROUND_SUMMARY
 from paced_rl.seeds import derive_generator
 from paced_rl.types import Checkpoint, Split
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def summarise_round(
@@ -92,7 +91,7 @@ def _curve_point(
     return point
 
 
-def draw_calibration(outcome_history: pd.DataFrame, round_number: int) -> "Figure":
+def draw_calibration(outcome_history: pd.DataFrame, round_number: int) -> object:
     """Reliability diagram over the uniformly drawn prompts of the last rounds."""
     from paced_rl.pipelines.reporting.figures import calibration_figure
     from paced_rl.pipelines.reporting.summary import uniform_outcomes
@@ -108,7 +107,7 @@ def draw_estimates(
     training: TrainingParameters,
     reporting: ReportingParameters,
     round_number: int,
-) -> "Figure":
+) -> object:
     """Estimates of the train prompts before and after this round, over at most `max_histogram_prompts` of them."""
     from paced_rl.objectives.estimate import estimate_in_batches
     from paced_rl.pipelines.columns import embeddings_of
@@ -130,7 +129,7 @@ def draw_estimates(
     )
 
 
-def draw_learning_curve(learning_curve: pd.DataFrame) -> "Figure":
+def draw_learning_curve(learning_curve: pd.DataFrame) -> object:
     """Accuracy against rounds and against tokens sampled."""
     from paced_rl.pipelines.reporting.figures import learning_curve_figure
 

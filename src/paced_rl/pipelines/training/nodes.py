@@ -94,7 +94,7 @@ def score_training_batch(
     if not mean_gap <= training.max_log_prob_gap:
         raise LogProbGapError(
             f"sampler and trainer differ by {mean_gap:.4g} nats per token on average, above "
-            f"training.max_log_prob_gap = {training.max_log_prob_gap}: the sampler is not running the policy it should. "
+            f"training.max_log_prob_gap = {training.max_log_prob_gap}: the sampler does not run the policy it should. "
             f"Nothing was trained; sample again with --from-nodes=sample_rollouts --runner-params=force=True"
         )
     if training.replay_behaviour == "stored":
