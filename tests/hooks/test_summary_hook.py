@@ -13,7 +13,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_round_ends_with_what_happened_and_where_to_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runtime_params = {"round": 3, "rollout": {"group_size": 6, "note": "a b"}}
+    runtime_params = {"round": 3, "rollout": {"group_size": 6, "note": "a b"}, "policy": {"revision": None}}
     catalog = round_catalog(tmp_path, experiment="mine", round=3)
     hooks = [SummaryHook(), TimingsHook()]
     for executed in (None, ["train", "report"]):
@@ -30,9 +30,9 @@ def test_a_round_ends_with_what_happened_and_where_to_look(tmp_path: Path, capsy
     assert "validation –" in panel
     assert "rollout cached, verification cached, training 0." in panel
     assert "2 executed, 2 cached" in panel
-    assert "calibration_figure.png" in panel
+    assert "data/figures/experiment=mine/round=0003/calibration_figure.png" in panel
     assert "mlflow ui" in panel
-    assert "kedro run --env=test --params 'round=4,rollout.group_size=6,rollout.note=a b'" in panel
+    assert "kedro run --env=test --params 'round=4,rollout.group_size=6,rollout.note=a b,policy.revision=null'" in panel
 
 
 def test_a_single_stage_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """One table at the end of a round: how it went, what it cost, where to look next."""
 
 import math
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ from paced_rl.hooks.timings import seconds_per_stage
 
 FIGURES = ("calibration_figure", "estimates_figure", "learning_curve_figure")
 """Catalog names of the figures of a round."""
+
+_YAML = {"None": "null", "True": "true", "False": "false"}  # what --params reads back as the same value
 
 _STATUSES = ("right", "wrong", "unparseable", "timed_out", "truncated", "verifier_errors")
 
@@ -96,9 +99,9 @@ def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> dict
     env = f"--env={run_params['env']} " if run_params.get("env") else ""
     # What was changed for this round is kept, or the next round would be of another experiment.
     changed = {**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1}
-    assignments = ",".join(f"{name}={value}" for name, value in _flatten(changed))
+    assignments = ",".join(f"{name}={_YAML.get(str(value), value)}" for name, value in _flatten(changed))
     return {
-        "figures": "\n".join(str(file) for file in figures),
+        "figures": "\n".join(os.path.relpath(file, run_params["project_path"]) for file in figures),
         "look": "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds",
         "next round": f"kedro run {env}--params {shlex.quote(assignments)}",
     }
