@@ -143,6 +143,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"stage": "verification", "name": "verifier:arithmetic", "seconds": 0.0, "peak_memory_bytes": 0},
     ],
     "starter_corpus": [{"prompt": "1 2>3:", "completion": "1+2", "kind": "solution"}],
+    "starter_losses": [{"step": 1, "loss": 3.2}],
 }
 """Rows by table; a nullable column that is left out is null."""
 

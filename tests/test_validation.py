@@ -39,6 +39,7 @@ BREAKS: dict[str, list[dict[str, Any] | str]] = {
     "round_summary": ["twice", {"accuracy": 1.5}, {"informative_fraction": -0.5}],
     "timings": [{"name": ""}, {"seconds": -1.0}],
     "starter_corpus": ["empty", {"prompt": ""}, {"completion": ""}, {"kind": ""}],
+    "starter_losses": [{"step": 0}, {"loss": -1.0}],
 }
 
 

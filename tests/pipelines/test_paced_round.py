@@ -81,8 +81,8 @@ def test_a_round_samples_its_train_prompts_once_per_sibling(project: Path) -> No
 
         assert len(schedule) == NUM_PROMPTS == schedule["prompt_id"].nunique()
         assert set(schedule["prompt_id"]) == set(rollouts["prompt_id"]) <= train
-        siblings = rollouts.groupby("prompt_id")["sample_index"].agg(sorted)
-        assert all(indices == [*range(GROUP_SIZE)] for indices in siblings)
+        siblings = [sorted(group) for _, group in rollouts.groupby("prompt_id")["sample_index"]]
+        assert siblings == [[*range(GROUP_SIZE)]] * NUM_PROMPTS
         assert rollouts["seed"].is_unique
         assert set(rollouts["policy_version"]) == {round_number - 1}
         assert rollouts["completion_token_ids"].map(len).equals(rollouts["num_tokens"].astype("int64"))

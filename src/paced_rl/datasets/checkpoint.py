@@ -97,7 +97,7 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
                 raise DatasetError(f"checkpoint file name {name!r} leaves its folder; use a relative name without '..'")
         staging = staging_folder(self._folder / "checkpoint")
         try:
-            fill_folder(staging, lambda folder: _write_all(folder, data.files), target=self._folder)
+            fill_folder(staging, lambda folder: write_files(folder, data.files), target=self._folder)
             files = {name: _sha256(staging / name) for name in sorted(data.files)}
             folder = self._folder / _digest(files)
             if not _holds(folder, files):
@@ -165,7 +165,8 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
         return {"filepath": str(self._filepath), "folder": str(self._folder)}
 
 
-def _write_all(folder: Path, files: Mapping[str, Any]) -> None:
+def write_files(folder: Path, files: Mapping[str, Any]) -> None:
+    """Writes each file of `CheckpointFiles.files` into `folder`, without any guarantee of its own."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

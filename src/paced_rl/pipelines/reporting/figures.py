@@ -10,14 +10,16 @@ from matplotlib.ticker import MaxNLocator
 from paced_rl.metrics.calibration import reliability_bins
 
 _SIZE = (6.4, 4.2)
+_MARGINS = {"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.92}
+"""Shares of the figure. Fixed, since Matplotlib's own layouts draw every figure twice, at each round."""
 _NUM_BINS = 20
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d95f02", "#8c8c8c"
 
 
 def calibration_figure(outcomes: pd.DataFrame, *, round_number: int) -> Figure:
     """Observed against estimated accuracy, with the 95 % band that exact estimates would stay in."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=_SIZE)
+    axes = figure.subplots(gridspec_kw=_MARGINS)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, label="exact")
     bins = [
         entry
@@ -50,8 +52,8 @@ def estimates_figure(
     round_number: int,
 ) -> Figure:
     """Histogram of the estimates before and after the round, and where the scheduled prompts stood."""
-    figure = Figure(figsize=_SIZE, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=_SIZE)
+    axes = figure.subplots(gridspec_kw=_MARGINS)
     edges = np.linspace(0, 1, _NUM_BINS + 1)
     axes.stairs(np.histogram(before, edges)[0], edges, fill=True, color=_GREY, alpha=0.5, label="before")
     axes.stairs(np.histogram(after, edges)[0], edges, color=_BLUE, linewidth=1.8, label="after")
@@ -64,8 +66,8 @@ def estimates_figure(
 
 def learning_curve_figure(curve: pd.DataFrame) -> Figure:
     """Validation and training accuracy, against rounds and against tokens sampled."""
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(9.6, 4.2))
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={**_MARGINS, "left": 0.07, "wspace": 0.08})
     _draw_curve(left, curve, "curve_round", "round")
     _draw_curve(right, curve, "tokens_sampled", "tokens sampled for training")
     left.set_ylabel("accuracy")
