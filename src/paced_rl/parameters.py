@@ -20,10 +20,10 @@ class CountdownParameters(_Group):
     max_numbers: int = Field(4, ge=2, le=6)
     """How many numbers a puzzle gives."""
     min_value: int = Field(1, ge=1)
-    max_value: int = Field(20, ge=1)
+    max_value: int = Field(9, ge=1)
     """Range of the given numbers."""
     min_target: int = Field(1, ge=1)
-    max_target: int = Field(60, ge=1)
+    max_target: int = Field(24, ge=1)
     """Range of the target."""
     template: str = "{numbers}>{target}:"
     """Rendered prompt; `{numbers}` is the numbers joined by single spaces."""
@@ -190,14 +190,14 @@ class StarterPolicyParameters(_Group):
     num_layers: int = Field(4, ge=1)
     num_heads: int = Field(4, ge=1)
     intermediate_size: int = Field(256, ge=8)
-    num_problems: int = Field(12000, ge=1)
+    num_problems: int = Field(6000, ge=1)
     """Puzzles in the corpus, none of which is in a validation, audit or test split."""
     num_lines: int = Field(200000, ge=1)
     """Lines of the corpus; each shows one puzzle with its numbers in a new order."""
-    random_fraction: float = Field(0.5, ge=0, le=1)
+    random_fraction: float = Field(0.3, ge=0, le=1)
     """Share of corpus lines whose expression uses the right numbers and reaches the target only by chance."""
-    num_steps: int = Field(1500, ge=1)
-    batch_size: int = Field(192, ge=1)
+    num_steps: int = Field(3600, ge=1)
+    batch_size: int = Field(96, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
 
 

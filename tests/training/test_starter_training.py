@@ -25,8 +25,6 @@ def test_an_expression_uses_every_number_once(numbers: list[int], seed: int) -> 
 def test_parentheses_stand_only_where_they_change_the_value() -> None:
     expressions = {random_expression([2, 3, 5], random.Random(seed)) for seed in range(2000)}
 
-    for expression in expressions & {"2+3*5", "2*(3+5)", "2-(3-5)", "2/(3*5)", "2+3+5"}:
-        assert expression in expressions
     assert expressions >= {"2+3*5", "2*(3+5)", "2-(3-5)", "2/(3*5)", "2+3+5"}
     assert not expressions & {"(2+3)+5", "2+(3*5)", "(2*3)+5", "(2*3)*5", "((2+3))*5"}
 

@@ -15,7 +15,7 @@ def verify_rollouts(
     """One verdict per rollout, in the same order; a verifier that fails is a row too."""
     from paced_rl.verifiers import verify_completions
 
-    arguments = arguments_of(prompts)
+    arguments = arguments_of(prompts[prompts["prompt_id"].isin(rollouts["prompt_id"])])
     items = [
         (*arguments[prompt_id], completion, finish_reason == FinishReason.LENGTH)
         for prompt_id, completion, finish_reason in zip(
