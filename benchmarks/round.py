@@ -17,6 +17,7 @@ log-Z head, are extra work of ours.
 
 import argparse
 import functools
+import json
 import logging
 import os
 import shutil
@@ -35,6 +36,7 @@ import torch
 Clock = Callable[[], float]
 COPIED = ("conf", "pyproject.toml", "data/01_raw")
 EXPERIMENT = "benchmark"
+EVALUATION_EVERY = 5  # as in conf/base
 NUM_STEPS_PER_GENERATION = 2
 """Optimiser steps per round, TRL's `steps_per_generation`; ours is `training.num_minibatches`."""
 
@@ -102,9 +104,8 @@ def main() -> None:
         project = Path(scratch)
         _copy_project(arguments.project.absolute(), project)
         os.chdir(project)  # where Kedro looks for conf/logging.yml and relative paths
-        print(
-            f"{torch.get_num_threads()} threads, torch {torch.__version__}, {'CPU' if arguments.cpu else 'wall-clock'} time"
-        )
+        kind = "CPU" if arguments.cpu else "wall-clock"
+        print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {kind} time")
         ours = _print_rounds(_run_rounds(project, arguments.rounds, clock))
         _print_trl(_trl_seconds(project, arguments.rounds, clock), ours)
 
@@ -176,22 +177,18 @@ def _wrap_parts(stopwatch: Stopwatch) -> None:
 
 def _print_rounds(rounds: dict[int, dict[str, float]]) -> float:
     """Prints medians; returns the seconds of what a step of TRL does too."""
-    from paced_rl.parameters import EvaluationParameters
-
-    every = EvaluationParameters().every
-    kept = [parts for number, parts in rounds.items() if number > 1 and number % every]
+    kept = [parts for number, parts in rounds.items() if number > 1 and number % EVALUATION_EVERY]
     median = {part: statistics.median(parts.get(part, 0.0) for parts in kept) for part in (*WORK, *OVERHEAD, "round")}
-    other = median["round"] - sum(median[part] for part in (*WORK, *OVERHEAD))
-    print(f"\nmedian seconds over {len(kept)} rounds{'':14}")
+    median["other"] = median["round"] - sum(median[part] for part in (*WORK, *OVERHEAD))
+    print(f"\nmedian seconds over {len(kept)} rounds")
     for part in WORK:
         print(f"  {part:36}{median[part]:8.3f}")
-    for part in OVERHEAD:
+    for part in (*OVERHEAD, "other"):
         print(f"    {part:34}{median[part]:8.3f}")
-    print(f"    {'other':34}{other:8.3f}")
     work = sum(median[part] for part in WORK)
     print(f"  {'not generation, verdicts or model':36}{median['round'] - work:8.3f}")
     print(f"  {'round':36}{median['round']:8.3f}")
-    left_out = ", ".join(f"{n}: {parts['round']:.1f} s" for n, parts in rounds.items() if n == 1 or n % every == 0)
+    left_out = ", ".join(f"{n}: {parts['round']:.1f} s" for n, parts in rounds.items() if parts not in kept)
     print(f"  left out: {left_out}")
     return work
 
@@ -245,8 +242,7 @@ def _trl_seconds(project: Path, num_rounds: int, clock: Clock) -> list[float] | 
         callbacks=[step_clock],
     ).train()
     steps = step_clock.seconds
-    size = NUM_STEPS_PER_GENERATION
-    return [sum(steps[start : start + size]) for start in range(size, len(steps), size)]
+    return [sum(steps[i : i + NUM_STEPS_PER_GENERATION]) for i in range(0, len(steps), NUM_STEPS_PER_GENERATION)][1:]
 
 
 def _scheduled_prompts(project: Path, num_rounds: int) -> pd.DataFrame:
@@ -267,8 +263,6 @@ def _scheduled_prompts(project: Path, num_rounds: int) -> pd.DataFrame:
 
 def _reward() -> Callable[..., list[float]]:
     """Our verdicts in the form of a reward function of TRL."""
-    import json
-
     from paced_rl.verifiers import verify_completions
 
     def reward(

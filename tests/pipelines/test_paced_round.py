@@ -104,7 +104,9 @@ def test_what_is_trained_on_is_what_was_sampled_and_judged(project: Path) -> Non
         assert fresh.set_index("rollout_id")["reward"].to_dict() == verdicts.set_index("rollout_id")["reward"].to_dict()
         assert scored["rollout_id"].to_list() == batch["rollout_id"].to_list()
         for ours, theirs in zip(scored["behaviour_log_probs"][fresh.index], fresh["sampler_log_probs"], strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-4)  # the sampler pads left and caches keys, the trainer not
+            np.testing.assert_allclose(
+                ours, theirs, atol=1e-4
+            )  # the sampler pads left and caches keys, the trainer not
         means = verdicts.groupby("prompt_id")["reward"].mean()
         np.testing.assert_allclose(fresh["observed_accuracy"], fresh["prompt_id"].map(means))
         np.testing.assert_allclose(fresh["priority"], (fresh["observed_accuracy"] - fresh["estimated_accuracy"]).abs())
@@ -214,12 +216,10 @@ def test_every_catalog_entry_is_used_and_every_free_input_is_there(project: Path
         with KedroSession.create(project, env="test") as session:
             context = session.load_context()
             entries = set(context.config_loader["catalog"])
-            missing = {
-                (name, entry)
-                for name, pipeline in pipelines.items()
-                for entry in pipeline.inputs()
-                if entry not in context.catalog
-            }
+            catalog = context.catalog  # built anew at every access
+    missing = {
+        (name, entry) for name, pipeline in pipelines.items() for entry in pipeline.inputs() if entry not in catalog
+    }
     used = {entry for pipeline in pipelines.values() for entry in pipeline.datasets()}
 
     assert missing == set()

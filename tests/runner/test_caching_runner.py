@@ -448,3 +448,15 @@ def test_kedro_viz_takes_it_for_a_sequential_runner() -> None:
     from kedro_viz.integrations.kedro.hooks_utils import is_sequential_runner
 
     assert is_sequential_runner({"runner": str(CachingRunner())})
+
+
+def test_a_file_that_a_parameter_names_is_an_input(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("one\n")
+    project.parameters = {"limit": 3, "source": str(source)}
+    project.run()
+    assert project.run() == []
+    source.write_text("two\n")
+    assert "params:choice.source changed" in str(project.explain("choosing"))
+    assert project.run() == ["choosing"]

@@ -14,7 +14,10 @@ from paced_rl.training.scoring import score_completions
 
 
 @given(
-    num_rows=st.integers(1, 200), num_minibatches=st.integers(1, 50), seed=st.integers(0, 2**40), epoch=st.integers(0, 5)
+    num_rows=st.integers(1, 200),
+    num_minibatches=st.integers(1, 50),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 5),
 )
 def test_minibatches_hold_every_row_once_in_nearly_equal_parts(
     num_rows: int, num_minibatches: int, seed: int, epoch: int

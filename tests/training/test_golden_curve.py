@@ -98,7 +98,9 @@ def sample(behaviour: Checkpoint, embeddings: np.ndarray, round_number: int) -> 
 
 def curve(objective: str) -> dict[str, list[float]]:
     """Reward, losses, gradient norm and mean estimate of each round, eight significant digits."""
-    parameters = TrainingParameters(**SETTINGS[objective], learning_rate=LEARNING_RATE, num_minibatches=2, log_z_epochs=5)
+    parameters = TrainingParameters(
+        **SETTINGS[objective], learning_rate=LEARNING_RATE, num_minibatches=2, log_z_epochs=5
+    )
     columns: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         trainer, behaviour, embeddings = start(Path(scratch) / "0", parameters)

@@ -70,7 +70,9 @@ def row_loss(trainer: Trainer, examples: TrainingExamples, row: int, log_probs: 
     return torch.stack(terms).mean()
 
 
-def head_step_by_hand(trainer: Trainer, examples: TrainingExamples, rows: list[int], sequence: dict[int, float]) -> None:
+def head_step_by_hand(
+    trainer: Trainer, examples: TrainingExamples, rows: list[int], sequence: dict[int, float]
+) -> None:
     total, weight_sum = torch.zeros(()), 0.0
     for row in rows:
         weight = float(examples.head_weights[row])
@@ -92,7 +94,9 @@ def train_by_hand(trainer: Trainer, examples: TrainingExamples) -> list[float]:
     parameters, losses = trainer.parameters, []
     sequence: dict[int, float] = {}
     for epoch in range(parameters.num_epochs):
-        for rows in split_minibatches(len(examples.prompts), parameters.num_minibatches, seed=trainer.seed, epoch=epoch):
+        for rows in split_minibatches(
+            len(examples.prompts), parameters.num_minibatches, seed=trainer.seed, epoch=epoch
+        ):
             trainer.policy_optimizer.zero_grad()
             step_loss = 0.0
             for row in rows.tolist():

@@ -50,12 +50,12 @@ def log_probs_alone(model: torch.nn.Module, prompt: np.ndarray, completion: np.n
     token_ids = torch.from_numpy(np.concatenate([prompt, completion]))
     logits = model(input_ids=token_ids[None]).logits[0]
     distribution = torch.log_softmax(logits / TEMPERATURE, dim=-1)
-    return torch.stack(
-        [distribution[len(prompt) - 1 + i, int(token)] for i, token in enumerate(completion)]
-    )
+    return torch.stack([distribution[len(prompt) - 1 + i, int(token)] for i, token in enumerate(completion)])
 
 
-def make_examples(model: torch.nn.Module, *, num_prompts: int = 4, group_size: int = 3, seed: int = 0) -> TrainingExamples:
+def make_examples(
+    model: torch.nn.Module, *, num_prompts: int = 4, group_size: int = 3, seed: int = 0
+) -> TrainingExamples:
     """Groups of fresh rows, and a replayed row of each of the first two prompts; behaviour a little off the model."""
     draw = np.random.default_rng(seed)
     prompts = [draw.integers(2, VOCABULARY - 2, size=draw.integers(1, 6)) for _ in range(num_prompts)]

@@ -96,14 +96,15 @@ def record_path(node: Node, catalog: CatalogProtocol) -> Path:
 
 def take_record(node: Node, catalog: CatalogProtocol, library_versions: Mapping[str, str] | None) -> Record:
     """What the node depends on now. `outputs` is empty: they belong to the end of a run, see `write_record`."""
-    parameters = [name for name in node.inputs if is_parameter(name)]
+    names = [name for name in node.inputs if is_parameter(name)]
+    parameters = {name: json.loads(canonical_json(_load(name, catalog))) for name in names}
     return Record(
         format=_FORMAT,
         wiring=repr(node),
         libraries=dict(installed_versions() if library_versions is None else library_versions),
         code=code_fingerprint(node.func) or {},
-        parameters={name: json.loads(canonical_json(_load(name, catalog))) for name in parameters},
-        inputs=_fingerprints(_data_inputs(node), catalog),
+        parameters=parameters,
+        inputs=_fingerprints(_data_inputs(node), catalog) | _source_fingerprints(parameters),
         outputs={},
     )
 
@@ -186,6 +187,16 @@ def _data_inputs(node: Node) -> list[str]:
 def _fingerprints(names: list[str], catalog: CatalogProtocol) -> dict[str, str | None]:
     paths = {name: local_path(catalog.get(name)) for name in names}
     return {name: None if path is None else file_fingerprint(path) for name, path in paths.items()}
+
+
+def _source_fingerprints(parameters: Mapping[str, Any]) -> dict[str, str | None]:
+    """Digests of the files and folders that parameters called `source` name: to a node they are inputs too."""
+    sources = {
+        f"{name}.source": Path(group["source"])
+        for name, group in parameters.items()
+        if isinstance(group, Mapping) and isinstance(group.get("source"), str)
+    }
+    return {name: file_fingerprint(path) for name, path in sources.items() if path.exists()}
 
 
 def _exists(name: str, catalog: CatalogProtocol) -> bool:

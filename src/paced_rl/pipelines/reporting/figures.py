@@ -11,7 +11,7 @@ from paced_rl.metrics.calibration import reliability_bins
 
 _SIZE = (6.4, 4.2)
 _MARGINS = {"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.92}
-"""Shares of the figure. Fixed, because Matplotlib's constrained layout takes a third of a figure's time, every round."""
+"""Shares of the figure. Fixed, because Matplotlib's constrained layout takes a third of a figure's time."""
 _NUM_BINS = 20
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d95f02", "#8c8c8c"
 
