@@ -14,7 +14,7 @@ test: lint  ## install if needed, then every check
 
 setup: $(STAMP)
 
-# torch first and exactly: an unpinned torch would pull gigabytes of CUDA libraries onto a CPU-only machine.
+# torch first and exactly: the build that is installed, CPU or CUDA, is the one that everything after it accepts.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0

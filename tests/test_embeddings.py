@@ -69,5 +69,5 @@ def test_no_prompts_have_no_embeddings(policy: LoadedPolicy) -> None:
 
 @pytest.mark.parametrize("layer", [NUM_LAYERS + 1, -NUM_LAYERS - 2])
 def test_a_layer_that_is_not_there_is_refused(policy: LoadedPolicy, layer: int) -> None:
-    with pytest.raises(ValueError, match=f"embedding_layer = {layer}: .* has 4 hidden states, so -4 to 3 are allowed"):
+    with pytest.raises(ValueError, match=rf"embedding_layer = {layer}: .* has 4 hidden states, so -4 to 3 are allowed"):
         embed(policy, layer=layer)

@@ -1,5 +1,7 @@
 """How rows are cut into steps and passes, and that padding and cutting change no log-probability."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_micro_batches_stay_under_the_budget(lengths: list[int], max_tokens: int
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
     for part in parts:
         assert len(part) * array[part].max() <= max_tokens or len(part) == 1
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         assert array[part].max() <= array[following].min()
         assert (len(part) + 1) * array[following].min() > max_tokens  # no part could have taken one row more
 

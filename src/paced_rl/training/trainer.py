@@ -235,8 +235,8 @@ def _head_step(
     loss = trajectory_balance_loss(residual, tensor(examples.head_weights[rows]))
     if not bool(torch.isfinite(loss)):
         raise NonFiniteLossError(
-            f"log-Z loss is {float(loss.detach())}: it must be finite. The previous head is intact; look for non-finite prompt "
-            f"embeddings or lower training.log_z_learning_rate"
+            f"log-Z loss is {float(loss.detach())}: it must be finite. The previous head is intact; look for "
+            f"non-finite prompt embeddings or lower training.log_z_learning_rate"
         )
     trainer.head_optimizer.zero_grad(set_to_none=True)
     loss.backward()
