@@ -37,6 +37,10 @@ _MAX_TAG_LENGTH = 5000
 _MAX_PARAM_LENGTH = 6000
 
 
+OPENS_ON_RUNS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's UI takes an experiment for a collection of traces, and opens on an empty overview."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:
     """What is written of one executed round."""
@@ -132,7 +136,7 @@ def _mlflow_experiment_id(client: "MlflowClient", artifact_folder: Path | None) 
         return experiment.experiment_id
     location = artifact_folder.as_uri() if artifact_folder else None
     try:
-        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=location)
+        return client.create_experiment(MLFLOW_EXPERIMENT, artifact_location=location, tags=OPENS_ON_RUNS)
     except MlflowException as error:
         # Another process may have been first.
         experiment = client.get_experiment_by_name(MLFLOW_EXPERIMENT)
