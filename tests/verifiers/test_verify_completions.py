@@ -15,7 +15,9 @@ PUZZLE = {"numbers": [3, 8], "target": 24}
 
 def test_every_name_gives_a_verifier() -> None:
     for name in VERIFIER_NAMES:
-        get_verifier(name, **LIMITS).close()
+        verifier = get_verifier(name, **LIMITS)
+        assert verifier.argument_names
+        verifier.close()
 
 
 @pytest.mark.parametrize(
