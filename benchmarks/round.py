@@ -16,25 +16,21 @@ log-Z head, are extra work of ours.
 """
 
 import argparse
-import functools
 import json
 import logging
 import os
-import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from scratch_project import Clock, Stopwatch, copy_project
 
-Clock = Callable[[], float]
-COPIED = ("conf", "pyproject.toml", "data/01_raw")
 EXPERIMENT = "benchmark"
 EVALUATION_EVERY = 5  # as in conf/base
 NUM_STEPS_PER_GENERATION = 2
@@ -48,42 +44,11 @@ OVERHEAD = (
     "dataset save",
     "validation",
     "hashing, cache decisions",
+    "provenance",
     "MLflow",
     "figures",
     "rest of the nodes",
 )
-
-
-class Stopwatch:
-    """Seconds per part, without the time of parts within it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._inner = [0.0]
-
-    def wrap(self, owner: Any, name: str, part: str) -> None:
-        """Counts the time of every call of `owner.name` to `part`, from now on."""
-        function = getattr(owner, name)
-
-        @functools.wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._inner.append(0.0)
-            start = self._clock()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                elapsed = self._clock() - start
-                self.seconds[part] += elapsed - self._inner.pop()
-                self._inner[-1] += elapsed
-
-        setattr(owner, name, timed)
-
-    def take(self) -> dict[str, float]:
-        """Seconds since the last call."""
-        taken = dict(self.seconds)
-        self.seconds.clear()
-        return taken
 
 
 def main() -> None:
@@ -102,22 +67,12 @@ def main() -> None:
         sys.path.append(str(arguments.trl.absolute()))
     with tempfile.TemporaryDirectory() as scratch:
         project = Path(scratch)
-        _copy_project(arguments.project.absolute(), project)
+        copy_project(arguments.project.absolute(), project)
         os.chdir(project)  # where Kedro looks for conf/logging.yml and relative paths
         kind = "CPU" if arguments.cpu else "wall-clock"
         print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {kind} time")
         ours = _print_rounds(_run_rounds(project, arguments.rounds, clock))
         _print_trl(_trl_seconds(project, arguments.rounds, clock), ours)
-
-
-def _copy_project(source: Path, target: Path) -> None:
-    for name in COPIED:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name)
-        else:
-            shutil.copy(source / name, target / name)
-    (target / "conf" / "local").mkdir(exist_ok=True)
-    (target / "src").mkdir()  # Kedro asks for it; the package is the installed one
 
 
 def _run_rounds(project: Path, num_rounds: int, clock: Clock) -> dict[int, dict[str, float]]:
@@ -142,17 +97,17 @@ def _wrap_parts(stopwatch: Stopwatch) -> None:
     from kedro.framework.session import KedroSession
     from kedro.pipeline.node import Node
 
-    from paced_rl import policies, validation, verifiers
+    from paced_rl import provenance, validation, verifiers
     from paced_rl.datasets import checkpoint, figure, parquet_table
     from paced_rl.generation.transformers_backend import TransformersGenerator
-    from paced_rl.hooks import mlflow_tracking
+    from paced_rl.hooks import mlflow_tracking, provenance_hook
     from paced_rl.pipelines.reporting import figures
     from paced_rl.pipelines.training import state
     from paced_rl.policies import loading
     from paced_rl.runner import caching
     from paced_rl.training import scoring, trainer
 
-    session, policy, load, save, checks, cache, tracking, drawing, nodes = OVERHEAD
+    session, policy, load, save, checks, cache, origin, tracking, drawing, nodes = OVERHEAD
     table, folder = parquet_table.ParquetTable, checkpoint.CheckpointDataset
     cached = ("explain", "take_record", "write_record", "output_fingerprints", "code_fingerprint", "why_not_cacheable")
     drawn = ("calibration_figure", "estimates_figure", "learning_curve_figure")
@@ -162,12 +117,13 @@ def _wrap_parts(stopwatch: Stopwatch) -> None:
         WORK[2]: [(scoring, "score_completions")],
         WORK[3]: [(trainer, "train_round")],
         session: [(KedroSession, "__init__"), (KedroSession, "load_context"), (KedroContext, "_get_catalog")],
-        policy: [(loading, "load_policy"), (policies, "load_policy"), (state, "load_policy")],
+        policy: [(loading, "load_policy"), (state, "open_policy")],
         load: [(table, "load"), (folder, "load")],
         save: [(table, "save"), (folder, "save")],
         checks: [(validation.ExpectationSuite, "validate")],
         cache: [(caching, name) for name in cached],
-        tracking: [(mlflow_tracking.MlflowHook, "_record"), (mlflow_tracking, "git_tags")],
+        origin: [(provenance_hook.ProvenanceHook, "_write"), (provenance, "git_state")],
+        tracking: [(mlflow_tracking.MlflowHook, "_record")],
         drawing: [(figure.FigureDataset, "save"), *((figures, name) for name in drawn)],
         nodes: [(Node, "run")],
     }.items():

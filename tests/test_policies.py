@@ -121,13 +121,14 @@ def test_missing_and_unnamed_shards(policy_folder: Path) -> None:
 def test_every_cut_of_the_weights_is_noticed(policy_folder: Path) -> None:
     path = policy_folder / "model.safetensors"
     content = path.read_bytes()
-    for length in [0, 4, 8, 100, len(content) // 2, len(content) - 1]:
-        path.write_bytes(content[:length])
-        with pytest.raises(PolicyFolderError, match=r"model\.safetensors is (not a whole|truncated)"):
+    for damaged in [
+        *(content[:length] for length in (0, 4, 8, 100, len(content) // 2, len(content) - 1)),
+        content + b"0",
+    ]:
+        path.write_bytes(damaged)
+        message = rf"model\.safetensors \({len(damaged)} bytes\) is not a whole safetensors file"
+        with pytest.raises(PolicyFolderError, match=message):
             check_policy_folder(policy_folder)
-    path.write_bytes(content + b"\0")
-    with pytest.raises(PolicyFolderError, match="truncated or damaged"):
-        check_policy_folder(policy_folder)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +136,28 @@ def test_every_cut_of_the_weights_is_noticed(policy_folder: Path) -> None:
 )
 def test_a_damaged_weight_header_is_noticed(policy_folder: Path, header: bytes) -> None:
     (policy_folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(PolicyFolderError, match=r"model\.safetensors has a damaged safetensors header"):
+    with pytest.raises(PolicyFolderError, match=r"not a whole safetensors file.* header.*download it again"):
         check_policy_folder(policy_folder)
+
+
+def test_a_flipped_bit_anywhere_in_the_weight_header_is_one_error_or_harmless(policy_folder: Path) -> None:
+    path = policy_folder / "model.safetensors"
+    content = path.read_bytes()
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    metadata = range(8, 8 + len(b'{"__metadata__":{"format":"pt"}'))  # its names and values may be anything
+    whole = logits(load_policy(policy_folder, device="cpu", dtype="float32").model)
+    num_refused = 0
+    positions = range(0, end, 37)
+    for position in positions:
+        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        try:
+            loaded = load_policy(policy_folder, device="cpu", dtype="float32")
+        except PolicyFolderError:
+            num_refused += 1
+        else:
+            assert position in metadata
+            assert torch.equal(logits(loaded.model), whole)
+    assert num_refused >= len(positions) - 1
 
 
 # --- where it comes from ---
@@ -287,6 +308,12 @@ def test_a_version_is_loaded_once_wherever_it_lies(policy_folder: Path, tiny_pol
     assert not torch.equal(logits(changed.model), logits(first.model))
     # Two versions stay; the third-last is loaded anew.
     assert open_policy(checkpoint_of(policy_folder), device="cpu", dtype="float32") is not first
+
+
+def test_a_checkpoint_without_files_has_no_version_to_be_known_by(policy_folder: Path) -> None:
+    checkpoint = Checkpoint(folder=policy_folder, files={}, metadata={"policy_version": 0})
+    with pytest.raises(PolicyFolderError, match="names no files"):
+        open_policy(checkpoint, device="cpu", dtype="float32")
 
 
 # --- storing ---

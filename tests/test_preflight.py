@@ -15,6 +15,22 @@ def message_of(function: Any, *args: Any, **kwargs: Any) -> str:
     return str(caught.value)
 
 
+def is_refused(function: Any, *args: Any) -> bool:
+    try:
+        function(*args)
+    except PreflightError:
+        return True
+    return False
+
+
+def names_of(nested: dict[str, Any], prefix: str = "") -> set[str]:
+    """Dotted names of everything in nested mappings."""
+    below = {name: value for name, value in nested.items() if isinstance(value, dict)}
+    return {prefix + name for name in nested}.union(
+        *(names_of(value, f"{prefix}{name}.") for name, value in below.items())
+    )
+
+
 def problems_of(**groups: dict[str, Any]) -> list[str]:
     title, *problems = message_of(preflight.check_groups, groups).splitlines()
     assert title == "Parameters that cannot be used:"
@@ -44,7 +60,7 @@ def problems_of(**groups: dict[str, Any]) -> list[str]:
         (
             {"zzz": 1},
             "Unknown parameter 'zzz': allowed here are data_preparation, policy, scheduling, rollout, verification, "
-            "training, evaluation, reporting, starter_policy, experiment, round, seed, tracking.",
+            "training, evaluation, reporting, stopping, retention, starter_policy, experiment, round, seed, tracking.",
         ),
     ],
 )
@@ -61,11 +77,14 @@ def test_every_unknown_name_is_shown() -> None:
 def test_every_field_of_every_group_is_known() -> None:
     every = {name: dict(model().model_dump()) for name, model in GROUPS.items()}
     every |= {"experiment": "a", "round": 1, "seed": 0, "tracking": {"enabled": False}}
-    preflight.check_parameter_names(every, preflight.known_parameters())
+    assert names_of(preflight.known_parameters()) == names_of(every)
+    assert not is_refused(preflight.check_parameter_names, every, preflight.known_parameters())
 
 
 def test_names_below_a_parameter_of_somebody_elses_are_free() -> None:
-    preflight.check_parameter_names({"mine": {"a": 1}}, {"mine": None})
+    assert not is_refused(preflight.check_parameter_names, {"mine": {"a": 1}}, {"mine": None})
+    assert is_refused(preflight.check_parameter_names, {"mine": {"a": 1}}, {"mine": {"b": None}})
+    assert is_refused(preflight.check_parameter_names, {"mine": {"a": 1}}, {"yours": None})
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", True, None])
@@ -74,11 +93,19 @@ def test_a_round_is_a_positive_integer(value: Any) -> None:
     assert shown == f"round must be an integer of 1 or more, got {value!r}: e.g. --params round=1"
 
 
-def test_good_values_pass() -> None:
-    preflight.check_round(1)
-    preflight.check_seed(0)
-    for name in ("paced", "2026-01-01_run.3", "A"):
-        preflight.check_experiment_name(name)
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (preflight.check_round, 1, 0),
+        (preflight.check_seed, 0, 0.0),
+        (preflight.check_seed, -1, None),
+        (preflight.check_experiment_name, "paced", "paced!"),
+        (preflight.check_experiment_name, "2026-01-01_run.3", "2026-01-01 run.3"),
+        (preflight.check_experiment_name, "A", ""),
+    ],
+)
+def test_good_values_pass_and_their_neighbours_do_not(check: Any, good: Any, bad: Any) -> None:
+    assert (is_refused(check, good), is_refused(check, bad)) == (False, True)
 
 
 def test_a_seed_is_an_integer() -> None:
@@ -171,7 +198,8 @@ def test_rules_between_groups(groups: dict[str, Any], beginning: str) -> None:
     ],
 )
 def test_the_edges_of_the_rules_pass(groups: dict[str, Any]) -> None:
-    preflight.check_groups(groups)
+    checked = preflight.check_groups(groups)
+    assert {name: checked[name].model_dump(include=set(group)) for name, group in groups.items()} == groups
 
 
 def test_a_missing_previous_round_names_the_command_that_makes_it() -> None:

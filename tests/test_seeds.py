@@ -66,10 +66,12 @@ def test_seeds_fit_signed_64_bits() -> None:
 
 
 def test_no_collision_among_a_million_rollouts() -> None:
+    """Neighbouring experiment seeds, rounds, prompts and samples, which `seed + round` and the like would make meet."""
     seeds = {
-        derive_seed(0, "rollout", round_number, f"{prompt:016x}", sample)
-        for round_number in range(1, 101)
-        for prompt in range(1250)
+        derive_seed(experiment_seed, "rollout", round_number, prompt_id, sample)
+        for experiment_seed in range(5)
+        for round_number in range(1, 26)
+        for prompt_id in map("{:016x}".format, range(1000))
         for sample in range(8)
     }
     assert len(seeds) == 1_000_000

@@ -110,6 +110,39 @@ def test_each_rule_refuses_what_breaks_it_and_nothing_reaches_the_disk(table: st
     assert not path.parent.exists()
 
 
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_the_verdict_is_that_of_great_expectations_on_its_own(table: str) -> None:
+    import great_expectations as gx
+
+    own_words = gx.ExpectationSuite(name="own", expectations=_rules(table))
+    source = gx.get_context(mode="ephemeral").data_sources.add_pandas(f"own {table}").add_dataframe_asset("table")
+    whole = source.add_batch_definition_whole_dataframe("whole")
+    rows = ROWS[table]
+    tables = [example_table(table, rows * n) for n in (0, 1, 2)] + [_broken(table, change) for change in BREAKS[table]]
+    verdicts = []
+    for data in tables:
+        frame = data.to_pandas()
+        try:
+            ExpectationSuite(str(SUITES / f"{table}.json")).validate(frame)
+            verdicts.append(True)
+        except DataValidationError:
+            verdicts.append(False)
+        assert whole.get_batch({"dataframe": frame}).validate(own_words).success == verdicts[-1]
+    assert set(verdicts) == {True, False}
+
+
+def test_an_edited_suite_counts_in_the_same_process(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.json"
+    suite = json.loads((SUITES / "rollouts.json").read_text())
+    path.write_text(json.dumps(suite))
+    frame = example_table("rollouts").to_pandas()
+    ExpectationSuite(str(path)).validate(frame)
+    suite["expectations"].append({"type": "expect_table_row_count_to_equal", "kwargs": {"value": 99}})
+    path.write_text(json.dumps(suite))
+    with pytest.raises(DataValidationError, match="row count"):
+        ExpectationSuite(str(path)).validate(frame)
+
+
 def test_a_failure_prints_table_rule_count_and_ids(tmp_path: Path) -> None:
     catalog, _ = _catalog("verdicts", tmp_path)
     rows = [dict(row) for row in ROWS["verdicts"]]

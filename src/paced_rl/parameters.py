@@ -71,6 +71,14 @@ class PolicyParameters(_Group):
     """PyTorch device of embedding, transformers sampling, training and evaluation."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward pass; log-probabilities are always computed in float32."""
+    deterministic: bool | None = None
+    """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where it costs
+    nothing, and no elsewhere."""
+
+    @property
+    def is_deterministic(self) -> bool:
+        """`deterministic`, with null decided by the device."""
+        return self.device.startswith("cpu") if self.deterministic is None else self.deterministic
 
 
 class SchedulingParameters(_Group):
@@ -107,8 +115,9 @@ class VerificationParameters(_Group):
 
     timeout_seconds: float = Field(5.0, gt=0)
     """Wall-clock limit of one answer in the sandbox; the in-process arithmetic verifier is bounded by construction."""
-    memory_bytes: int = Field(2 * 1024**3, ge=64 * 1024**2)
-    """Address-space limit of the sandbox worker."""
+    memory_bytes: int = Field(2 * 1024**3, ge=512 * 1024**2)
+    """Address-space limit of the sandbox worker. Loading reasoning_gym 0.1.25 and scoring right answers takes 200 to
+    290 MiB, depending on the run."""
 
 
 class TrainingParameters(_Group):
@@ -183,6 +192,32 @@ class ReportingParameters(_Group):
     """Prompts drawn in the histogram of estimates."""
 
 
+class StoppingParameters(_Group):
+    """When `kedro paced train` ends before its last round; by accuracy on the validation split, so only evaluated
+    rounds count."""
+
+    target_accuracy: float | None = Field(None, ge=0, le=1)
+    """Accuracy at which to stop; None never does."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations without improvement after which to stop; None never does."""
+    min_improvement: float = Field(0.0, ge=0, le=1)
+    """How much better than the best so far an evaluation must be to count as improvement; 0 takes any difference."""
+
+
+class RetentionParameters(_Group):
+    """Which rounds keep their weights (policy, log-Z head, optimiser state) in `kedro paced train`.
+
+    Tables and manifests always stay, and so do the weights of round 0 and of the last round.
+    """
+
+    keep_last: int | None = Field(None, ge=1)
+    """Rounds, counted from the last one, that keep theirs; None keeps all of them, whatever the other two say."""
+    keep_every: int | None = Field(None, ge=1)
+    """Rounds divisible by it keep theirs for good; None: no such rounds."""
+    keep_best: bool = True
+    """Whether the round of the best validation accuracy so far keeps its weights."""
+
+
 class StarterPolicyParameters(_Group):
     """How the starter policy of the embedded default is made."""
 
@@ -190,14 +225,13 @@ class StarterPolicyParameters(_Group):
     num_layers: int = Field(4, ge=1)
     num_heads: int = Field(4, ge=1)
     intermediate_size: int = Field(256, ge=8)
-    num_problems: int = Field(6000, ge=1)
-    """Puzzles in the corpus, none of which is in a validation, audit or test split."""
-    num_lines: int = Field(200000, ge=1)
-    """Lines of the corpus; each shows one puzzle with its numbers in a new order."""
-    random_fraction: float = Field(0.3, ge=0, le=1)
-    """Share of corpus lines whose expression uses the right numbers and reaches the target only by chance."""
-    num_steps: int = Field(3600, ge=1)
-    batch_size: int = Field(96, ge=1)
+    num_lines: int = Field(921_600, ge=1)
+    """Lines of the corpus, each seen once; the number of optimiser steps is this by the batch size."""
+    mixed_share: float = Field(0.2, ge=0, le=1)
+    """Last part of the corpus, in which some answers are random."""
+    random_fraction: float = Field(0.25, ge=0, le=1)
+    """Share of the answers there that use the right numbers and reach the target only by chance."""
+    batch_size: int = Field(192, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
 
 
@@ -210,6 +244,8 @@ GROUPS: dict[str, type[_Group]] = {
     "training": TrainingParameters,
     "evaluation": EvaluationParameters,
     "reporting": ReportingParameters,
+    "stopping": StoppingParameters,
+    "retention": RetentionParameters,
     "starter_policy": StarterPolicyParameters,
 }
 """Every group by its `params:` key."""

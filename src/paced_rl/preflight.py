@@ -113,6 +113,21 @@ def check_experiment_name(experiment: Any) -> None:
         )
 
 
+def check_device(device: str) -> None:
+    """Raises PreflightError unless PyTorch can use the device here and now."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # not built for it, no such device, no such name
+        raise PreflightError(
+            f"policy.device = '{device}' cannot be used on this machine, PyTorch {torch.__version__} says: "
+            f"{str(error).splitlines()[0]}. Run where there is such a device, or give --params policy.device=cpu"
+        ) from error
+
+
 def check_groups(parameters: Mapping[str, Any]) -> dict[str, BaseModel]:
     """Builds every group of parameters and checks the rules that span two of them.
 
@@ -184,6 +199,27 @@ def _cross_group_problems(groups: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"training.num_minibatches = {training.num_minibatches} is more than the {num_completions} completions "
             "of a round; lower it"
+        )
+
+
+def check_determinism(policy: Any, environment: Mapping[str, str]) -> None:
+    """Refuses a promise of equal bits that cuBLAS has been told not to keep.
+
+    Args:
+        policy: the group of parameters of that name.
+        environment: of the process.
+
+    Raises:
+        PreflightError: CUBLAS_WORKSPACE_CONFIG is set to something else than a fixed workspace.
+    """
+    from paced_rl.policies import CUBLAS_CONFIGS, CUBLAS_VARIABLE
+
+    workspace = environment.get(CUBLAS_VARIABLE, CUBLAS_CONFIGS[0])
+    if policy.is_deterministic and policy.device.startswith("cuda") and workspace not in CUBLAS_CONFIGS:
+        raise PreflightError(
+            f"policy.deterministic = true on {policy.device} with {CUBLAS_VARIABLE}={workspace!r} in the environment: "
+            f"it must be one of {', '.join(CUBLAS_CONFIGS)}; unset it, which takes the first, or set "
+            "policy.deterministic=false"
         )
 
 

@@ -9,6 +9,8 @@ from click.core import ParameterSource
 from kedro.framework.session import KedroSession
 from kedro.runner import AbstractRunner, SequentialRunner
 
+from paced_rl import locks
+from paced_rl.commands.clear_errors import clear_errors
 from paced_rl.runner import CachingRunner
 
 
@@ -25,7 +27,8 @@ class PacedSession(KedroSession):
         bound = inspect.signature(super().run).bind(*args, **kwargs)
         asked_for = bound.arguments.get("runner")
         bound.arguments["runner"] = choose_runner(asked_for, is_asked_for=_is_runner_on_command_line())
-        return super().run(*bound.args, **bound.kwargs)
+        with locks.RUN_LOCKS:
+            return super().run(*bound.args, **bound.kwargs)
 
 
 def choose_runner(runner: AbstractRunner | None, *, is_asked_for: bool = False) -> AbstractRunner | None:
@@ -39,7 +42,7 @@ def choose_runner(runner: AbstractRunner | None, *, is_asked_for: bool = False) 
 
 
 def with_caching_runner(command: click.Command) -> click.Command:
-    """A copy of Kedro's `run` command that makes a `CachingRunner` where no runner is named.
+    """A copy of Kedro's `run` command that makes a `CachingRunner` where no runner is named, and has clear errors.
 
     The command makes its runner before there is a session, so that `--runner-params=force=True`, which only the caching
     runner understands, needs this.
@@ -48,6 +51,8 @@ def with_caching_runner(command: click.Command) -> click.Command:
         command: `kedro.framework.cli.project.run`.
     """
     changed = copy.copy(command)
+    if command.callback is not None:
+        changed.callback = clear_errors()(command.callback)
     changed.params = [copy.copy(parameter) for parameter in command.params]
     for parameter in changed.params:
         if parameter.name == "runner":

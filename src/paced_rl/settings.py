@@ -2,13 +2,15 @@
 
 import os
 
-from paced_rl.hooks import MlflowHook, PreflightHook, SummaryHook, TimingsHook
+from paced_rl.configuration import RoundConfigLoader
+from paced_rl.hooks import LockHook, MlflowHook, PreflightHook, ProvenanceHook, SummaryHook, TimingsHook
 from paced_rl.session import PacedSession
 
 # Nothing phones home, and nothing is asked about it. A user's own environment wins.
 for _name, _value in {
     "KEDRO_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -23,7 +25,8 @@ def round_folder(round_number: int, offset: int) -> str:
 
 
 SESSION_CLASS = PacedSession
-HOOKS = (PreflightHook(), TimingsHook(), MlflowHook(), SummaryHook())
+HOOKS = (PreflightHook(), LockHook(), TimingsHook(), ProvenanceHook(), MlflowHook(), SummaryHook())
+CONFIG_LOADER_CLASS = RoundConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

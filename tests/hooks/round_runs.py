@@ -12,6 +12,7 @@ from kedro.runner import SequentialRunner
 
 from paced_rl import timing
 from paced_rl.datasets.figure import FigureDataset
+from paced_rl.datasets.json_file import JsonFile
 from paced_rl.datasets.parquet_table import ParquetTable
 from paced_rl.schemas import TABLES
 
@@ -39,6 +40,7 @@ def round_catalog(project: Path, **parameters: Any) -> DataCatalog:
     }
     figure = project / "data" / "figures" / folder / "calibration_figure.png"
     datasets["calibration_figure"] = FigureDataset(filepath=str(figure))
+    datasets["provenance"] = JsonFile(filepath=str(project / "data" / "provenance" / folder / "provenance.json"))
     datasets["parameters"] = MemoryDataset(parameters)
     datasets |= {f"params:{name}": MemoryDataset(value) for name, value in parameters.items()}
     if "tracking" in parameters:

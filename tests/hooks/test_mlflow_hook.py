@@ -1,23 +1,25 @@
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from round_runs import GROUP_SIZE, NUM_PROMPTS, round_catalog, round_pipeline, run_with_hooks
 
-from paced_rl.hooks import MlflowHook, TimingsHook
+from paced_rl.hooks import MlflowHook, ProvenanceHook, TimingsHook
 from paced_rl.hooks.mlflow_tracking import flat_params
 
 
 def run_round(project: Path, *, accuracy: float = 0.5, executed: Any = None, error: Any = None, **params: Any) -> None:
     run_with_hooks(
-        [MlflowHook(), TimingsHook()],
+        [MlflowHook(), TimingsHook(), ProvenanceHook()],
         project=project,
         catalog=round_catalog(project, **params),
         pipeline=round_pipeline(accuracy=accuracy, error=error),
@@ -63,6 +65,7 @@ def test_a_round_has_its_parameters_metrics_rollouts_figures_and_fingerprints(pr
     run_round(project, round=3, rollout={"group_size": 6}, reporting={"num_rollouts_in_mlflow": 5})
     (run,) = runs_of(project, "round")
     assert run.info.run_name == "paced round 0003"
+    assert run.data.tags["mlflow.source.name"] == "kedro run", "without it the UI shows no commit"
     assert run.info.status == "FINISHED"
     assert run.data.params["rollout.group_size"] == "6"
     assert run.data.params["data_preparation.countdown.max_numbers"] == "4", "defaults are recorded too"
@@ -86,6 +89,14 @@ def test_a_round_has_its_parameters_metrics_rollouts_figures_and_fingerprints(pr
         assert row["text"] == f"1 2>{index // GROUP_SIZE}:"
         assert row["status"] == "right"
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": "rollouts.json", "type": "table"}]
+
+
+def test_the_address_of_the_runs_is_logged(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="paced_rl"):
+        run_round(project, round=2)
+    (run,) = runs_of(project, "round")
+    assert run.info.experiment_id == "1"
+    assert "Round 2 of 'paced' is in MLflow: http://127.0.0.1:5000/#/experiments/1/runs" in caplog.text
 
 
 def test_mlflow_itself_reads_the_rollout_table(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +207,16 @@ def test_the_commit_and_uncommitted_changes_are_recorded(project: Path) -> None:
         (commit, "false"),
         (commit, "true"),
     ]
+
+
+def test_seeds_versions_hardware_and_inputs_are_tags(project: Path) -> None:
+    run_round(project, seed=7, policy={"source": str(project / "mlflow.db")})
+    (run,) = runs_of(project, "round")
+    tags = run.data.tags
+    assert tags["paced.seeds.experiment"] == "7"
+    assert tags["paced.versions.pandas"] == pd.__version__
+    assert tags["paced.hardware.num_cores"] == str(os.cpu_count())
+    assert all(len(tags[name]) <= 16 for name in tags if name.startswith("paced.inputs."))
 
 
 def test_many_parameters_and_points_are_split_into_requests_that_mlflow_accepts(project: Path) -> None:

@@ -16,8 +16,8 @@ from paced_rl.preflight import PreflightError
 ROOT = Path(__file__).parents[2]
 
 
-def load_project(folder: Path, **runtime_params: Any) -> None:
-    """What Kedro does when a project is loaded, for a project with these two parameters files."""
+def load_project(folder: Path, **runtime_params: Any) -> dict[str, Any]:
+    """What Kedro does when a project is loaded, for a project with these two parameters files; its parameters."""
     (folder / "base").mkdir(exist_ok=True)
     (folder / "local").mkdir(exist_ok=True)
     (folder / "base/parameters.yml").write_text("experiment: paced\nround: 1\nseed: 0\nmine:\n  a: 1\n")
@@ -28,11 +28,14 @@ def load_project(folder: Path, **runtime_params: Any) -> None:
     )
     PreflightHook().after_context_created(SimpleNamespace(config_loader=loader))  # type: ignore[arg-type]
     assert loader.runtime_params == runtime_params, "the hook reads and does not change"
+    return loader["parameters"]
 
 
 def test_good_parameters_pass_those_of_somebody_elses_files_too(tmp_path: Path) -> None:
-    load_project(tmp_path)
-    load_project(tmp_path, round=3, rollout={"group_size": 8}, mine={"b": 2})
+    others = {"experiment": "paced", "seed": 0}
+    assert load_project(tmp_path) == {**others, "round": 1, "rollout": {"group_size": 4}, "mine": {"a": 1}}
+    changed = load_project(tmp_path, round=3, rollout={"group_size": 8}, mine={"b": 2})
+    assert changed == {**others, "round": 3, "rollout": {"group_size": 8}, "mine": {"a": 1, "b": 2}}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,11 @@ def test_round_1_may_make_its_own_start_and_a_stage_alone_may_not_lack_it() -> N
 
 
 def test_pipelines_that_read_no_earlier_round_are_left_alone() -> None:
-    check(start(), round_number=3)
+    writer = node(lambda: 0, None, "rollouts", name="write")
+    check(start() + Pipeline([writer]), round_number=3)
+    # The same catalog, and one node that reads it.
+    with pytest.raises(PreflightError, match=r"round 3 .*needs round 2"):
+        check(start() + rollout(), round_number=3)
 
 
 def test_the_command_line_shows_one_line_and_no_traceback() -> None:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from round_runs import round_catalog, round_pipeline, run_with_hooks
 
+from paced_rl.datasets.figure import FigureDataset
 from paced_rl.hooks import SummaryHook, TimingsHook
 from paced_rl.hooks.summary import summary_lines
 
@@ -30,9 +32,27 @@ def test_a_round_ends_with_what_happened_and_where_to_look(tmp_path: Path, capsy
     assert "validation –" in panel
     assert "rollout cached, verification cached, training 0." in panel
     assert "2 executed, 2 cached" in panel
-    assert "data/figures/experiment=mine/round=0003/calibration_figure.png" in panel
+    assert "data/figures/experiment=mine/round=0003 " in panel
     assert "mlflow ui" in panel
     assert "kedro run --env=test --params 'round=4,rollout.group_size=6,rollout.note=a b,policy.revision=null'" in panel
+
+
+def test_figures_of_one_round_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = round_catalog(tmp_path)
+    for name in ("calibration_figure", "learning_curve_figure"):
+        catalog[name] = FigureDataset(filepath=str(tmp_path / "data" / name / "round=0001" / f"{name}.png"))
+        catalog.save(name, Figure(figsize=(0.5, 0.5)))
+    run_with_hooks(
+        [SummaryHook(), TimingsHook()], project=tmp_path, catalog=catalog, pipeline=round_pipeline(), run_params={}
+    )
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "figure" in line]
+    assert line.split()[1:3] == ["figures", "data/*_figure/round=0001"]
+
+
+def test_no_replay_is_said_in_a_word() -> None:
+    assert summary_lines({"num_replayed": 0})["replay"] == "none"
+    shown = summary_lines({"num_replayed": 5, "replay_mean_age": 1.75, "replay_mean_reuse_count": 0.0})["replay"]
+    assert shown == "5 completions, mean age 1.8 rounds, used 0.0 times before"
 
 
 def test_a_single_stage_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,13 +21,14 @@ def make_prompt(name: str, text: str, split: Split) -> Prompt:
 
 def test_disjoint_splits_pass_even_with_repetitions_inside_one() -> None:
     check_splits_are_disjoint([])
-    check_splits_are_disjoint(
-        [
-            make_prompt("a", "one", Split.TRAIN),
-            make_prompt("b", "One", Split.TRAIN),
-            make_prompt("c", "two", Split.TEST),
-        ]
-    )
+    prompts = [
+        make_prompt("a", "one", Split.TRAIN),
+        make_prompt("b", "One", Split.TRAIN),
+        make_prompt("c", "two", Split.TEST),
+    ]
+    check_splits_are_disjoint(prompts)
+    with pytest.raises(SplitOverlapError, match=r"^1 prompt texts .*: a \(train\), b \(train\), d \(test\)\."):
+        check_splits_are_disjoint([*prompts, make_prompt("d", "ONE", Split.TEST)])
 
 
 @pytest.mark.parametrize("pair", [("train", "test"), ("audit", "train"), ("validation", "test")])

@@ -427,6 +427,19 @@ def test_no_staging_file_is_left(project: Project) -> None:
     }
 
 
+def test_a_torn_record_is_as_good_as_none(project: Project) -> None:
+    """As a power cut may leave one on a file system that flushes names before contents."""
+    project.run()
+    path = project.folder / ".counting.record.json"
+    whole = path.read_bytes()
+    torn = [whole[:size] for size in range(0, len(whole) - 1, 7)]
+    for content in (*torn, bytes(len(whole)), b"[]", b"1", b"{}", b"\xff" + whole):
+        path.write_bytes(content)
+        assert project.explain("counting") == "no record of a finished run", content
+    path.write_bytes(whole)
+    assert project.explain("counting") is None
+
+
 def test_records_do_not_disturb_reading_a_folder_of_tables(tmp_path: Path) -> None:
     frame = pd.DataFrame({"x": [1, 2]})
     for number in (0, 1):

@@ -293,6 +293,15 @@ def test_bad_arguments_are_refused(arguments: Any, message: str) -> None:
         VERIFIER.check_arguments(arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"numbers": [0, 5], "target": -5}, {"numbers": (1,), "target": 0}])
-def test_good_arguments_pass(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        ({"numbers": [0, 5], "target": -5}, "0-5"),
+        ({"numbers": (0,), "target": 0}, "0"),
+        ({"numbers": [10**MAX_DIGITS - 1], "target": 10**MAX_DIGITS - 1}, "9" * MAX_DIGITS),
+        ({"numbers": [1] * MAX_NUMBERS, "target": MAX_NUMBERS}, "+".join("1" * MAX_NUMBERS)),
+    ],
+)
+def test_good_arguments_pass_and_can_be_answered(arguments: dict[str, Any], right: str) -> None:
     VERIFIER.check_arguments(arguments)
+    assert VERIFIER.verify(right, arguments).status is VerdictStatus.RIGHT

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import reasoning_gym
 
+from paced_rl.parameters import VerificationParameters
 from paced_rl.types import VerdictStatus
 from paced_rl.verifiers.reasoning_gym import MAX_COMPLETION_CHARS, MAX_ENTRY_CHARS, ReasoningGymVerifier
 from paced_rl.verifiers.sandbox import WorkerStartError
@@ -104,6 +105,17 @@ def test_too_little_memory_to_start_is_an_error_that_names_the_parameter() -> No
     verifier = ReasoningGymVerifier(timeout_seconds=5.0, memory_bytes=64 * 1024**2)
     with pytest.raises(WorkerStartError, match=r"verification\.memory_bytes"):
         verifier.verify("1", _arguments("chain_sum"))
+
+
+@pytest.mark.parametrize("dataset", ["arc_agi", "codeio", "spell_backward", "simple_integration"])
+def test_the_least_memory_that_may_be_set_is_enough(verifier: ReasoningGymVerifier, dataset: str) -> None:
+    (least,) = [rule.ge for rule in VerificationParameters.model_fields["memory_bytes"].metadata]
+    arguments = _arguments(dataset)  # these scorers need the most
+    own = str(arguments["entry"]["answer"])
+    small = ReasoningGymVerifier(timeout_seconds=10.0, memory_bytes=least)
+    verdict = small.verify(own, arguments)
+    small.close()
+    assert verdict == verifier.verify(own, arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """A checkpoint: large files in a folder named by their content, and a small manifest that says which folder counts.
 
 The manifest is the dataset. It is replaced last, so a crash at any moment leaves a manifest whose files are whole;
-folders it no longer names are deleted after that. Old weights may be deleted by hand without touching a manifest.
+folders it no longer names are deleted after that. Weights that were pruned on purpose still count, because the manifest
+says what the round produced (`paced_rl.datasets.pruning`).
 """
 
 import hashlib
@@ -17,7 +18,8 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro.utils import find_kedro_project
 from kedro_datasets._typing import JSONPreview
 
-from paced_rl.datasets.atomic import fill_folder, move_into_place, staging_folder, write_atomically
+from paced_rl.atomic import fill_folder, move_into_place, staging_folder, write_atomically
+from paced_rl.datasets.pruning import forget_pruning, how_to_restore, is_pruned
 from paced_rl.types import Checkpoint, CheckpointFiles
 
 _DIGEST_DIGITS = 16
@@ -61,13 +63,14 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
             raise DatasetError(f"checkpoint {checkpoint.folder} has no files {missing}; nothing was saved")
         manifest = _to_json(self._manifest(checkpoint))
         write_atomically(self._filepath, lambda path: path.write_text(manifest, encoding="utf-8"))
+        forget_pruning(self._filepath)
         self._delete_superseded(keep=checkpoint.folder)
 
     def load(self) -> Checkpoint:
         """The checkpoint, after a look at every file's size; contents are not hashed again.
 
         Raises:
-            DatasetError: there is no manifest, it is not one, or files are gone or have another size.
+            DatasetError: there is no manifest, it is not one, or files are pruned, gone or have another size.
         """
         manifest = self._read_manifest()
         folder = Path(os.path.normpath(self._filepath.parent / manifest["folder"]))
@@ -78,11 +81,15 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
                 problems.append(f"{name} is missing")
             elif path.stat().st_size != entry["size"]:
                 problems.append(f"{name} has {path.stat().st_size} bytes and not {entry['size']}")
+        if problems and is_pruned(self._filepath):
+            raise DatasetError(
+                f"the weights of checkpoint {self._filepath} ({manifest['metadata']}) were pruned to save space "
+                f"(`retention` in the parameters). {how_to_restore(self._filepath)}"
+            )
         if problems:
             raise DatasetError(
                 f"the files of checkpoint {self._filepath} ({manifest['metadata']}) are gone or were changed: "
-                f"{'; '.join(problems)} in {folder}. Put them back, or delete the manifest and run the round that "
-                "writes it again"
+                f"{'; '.join(problems)} in {folder}. Put them back, or run the round that writes it again"
             )
         files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
         return Checkpoint(folder=folder, files=files, metadata=manifest["metadata"])
@@ -141,20 +148,24 @@ class CheckpointDataset(AbstractDataset[CheckpointFiles | Checkpoint, Checkpoint
                 shutil.rmtree(path, ignore_errors=True)
 
     def _exists(self) -> bool:
-        """Whether the manifest is there and its files, where they still are, are what it says.
+        """Whether the manifest is there and its files are what it says, or were pruned.
 
-        Only a file that is younger than the manifest is hashed again. Files that are gone were pruned: the manifest
-        still says what the round produced, and loading says which files are missing.
+        Only a file that is younger than the manifest is hashed again.
         """
         if not self._filepath.is_file():
             return False
-        manifest = self._read_manifest()
+        try:
+            manifest = self._read_manifest()
+        except DatasetError:  # damaged by something else, and as good as absent: what writes it runs again
+            return False
         folder = Path(os.path.normpath(self._filepath.parent / manifest["folder"]))
         written = self._filepath.stat().st_mtime_ns
         for name, entry in manifest["files"].items():
             path = folder / name
             if not path.is_file():
-                continue
+                if is_pruned(self._filepath):
+                    continue
+                return False
             status = path.stat()
             is_younger = max(status.st_mtime_ns, status.st_ctime_ns) > written
             if status.st_size != entry["size"] or (is_younger and _sha256(path) != entry["sha256"]):

@@ -5,7 +5,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from paced_rl.datasets.atomic import write_folder_atomically
+from paced_rl.atomic import write_folder_atomically
 from paced_rl.datasets.checkpoint import write_files
 from paced_rl.types import CheckpointFiles
 

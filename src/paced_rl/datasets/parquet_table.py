@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
-from paced_rl.datasets.atomic import write_atomically
+from paced_rl.atomic import write_atomically
 from paced_rl.datasets.table_contract import PARTITIONS, arrow_tables, conform, drop_partitions, path_partitions
 from paced_rl.schemas import TABLES
 

@@ -4,9 +4,11 @@ The order of the hooks after a run is fixed by their own markers (timings first,
 `settings.py`. They see the nodes of sequential and thread runners; a ParallelRunner runs nodes out of their sight.
 """
 
+from paced_rl.hooks.lock_hook import LockHook
 from paced_rl.hooks.mlflow_tracking import MlflowHook
 from paced_rl.hooks.preflight_hook import PreflightHook
+from paced_rl.hooks.provenance_hook import ProvenanceHook
 from paced_rl.hooks.summary import SummaryHook
 from paced_rl.hooks.timings import TimingsHook
 
-__all__ = ["MlflowHook", "PreflightHook", "SummaryHook", "TimingsHook"]
+__all__ = ["LockHook", "MlflowHook", "PreflightHook", "ProvenanceHook", "SummaryHook", "TimingsHook"]

@@ -7,18 +7,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-STAGES = (
-    "starter_policy",
-    "data_preparation",
-    "start",
-    "scheduling",
-    "rollout",
-    "verification",
-    "training",
-    "evaluation",
-    "reporting",
-)
-"""In the order in which they run. Every node is tagged with its stage."""
+from paced_rl.stages import STAGES
 
 
 def stage_of(node: Node) -> str:

@@ -11,9 +11,8 @@ error is logged with what to do, and the run goes on.
 import hashlib
 import logging
 import os
-import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,17 @@ from paced_rl.hooks.common import file_of, is_round, read
 from paced_rl.hooks.mlflow_store import RoundRecord, log_round
 from paced_rl.hooks.summary import FIGURES
 from paced_rl.hooks.timings import seconds_per_stage
+from paced_rl.provenance import flat
 
 logger = logging.getLogger(__name__)
 
 FINGERPRINTED = ("prompts", "prompt_embeddings", "schedule", "rollouts", "verdicts", "training_batch", "policy")
 """Catalog entries whose file is tagged with the first 16 hex digits of its sha256."""
+
+_DIGEST_CHARACTERS = 16
+
+_LOCAL_UI = "http://127.0.0.1:5000"
+"""Where a plain `mlflow ui` serves."""
 
 _NOT_RECORDED = (
     "MLflow could not record round {record.round_number} of experiment '{record.experiment}': {kind}: {failure}\n"
@@ -50,7 +55,6 @@ class MlflowHook:
     def __init__(self) -> None:
         self._started = 0.0
         self._has_executed = False
-        self._git_tags: dict[str, str] = {}
 
     @hook_impl
     def before_pipeline_run(self, run_params: Mapping[str, Any], pipeline: Pipeline) -> None:
@@ -62,9 +66,7 @@ class MlflowHook:
 
     @hook_impl
     def before_node_run(self) -> None:
-        """Notes which code the first executed node finds; a later edit is not what ran."""
-        if not self._has_executed and self._is_round:
-            self._git_tags = git_tags(self._project)
+        """Notes that there is something to record."""
         self._has_executed = True
 
     @hook_impl
@@ -80,15 +82,19 @@ class MlflowHook:
     def _record(self, catalog: CatalogProtocol, *, error: Exception | None) -> None:
         if not (self._has_executed and self._is_round and _is_enabled(catalog)):
             return
-        record = collect(catalog, started=self._started, git=self._git_tags, error=error)
-        logger.info("Recording round %d of '%s' in MLflow.", record.round_number, record.experiment)
+        record = collect(catalog, started=self._started, error=error)
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
+        tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
         try:
-            log_round(record, project=self._project, tracking_uri=os.environ.get("MLFLOW_TRACKING_URI"))
+            experiment_id = log_round(record, project=self._project, tracking_uri=tracking_uri)
         except (MlflowException, SQLAlchemyError, OSError) as failure:
             logger.error(_NOT_RECORDED.format(record=record, kind=type(failure).__name__, failure=failure))
+            return
+        server = tracking_uri if tracking_uri and tracking_uri.startswith("http") else _LOCAL_UI
+        runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
+        logger.info("Round %d of '%s' is in MLflow: %s", record.round_number, record.experiment, runs)
 
 
 def _is_enabled(catalog: CatalogProtocol) -> bool:
@@ -98,9 +104,7 @@ def _is_enabled(catalog: CatalogProtocol) -> bool:
     return bool(catalog[name].load()) if name in catalog else True
 
 
-def collect(
-    catalog: CatalogProtocol, *, started: float, git: Mapping[str, str], error: Exception | None
-) -> RoundRecord:
+def collect(catalog: CatalogProtocol, *, started: float, error: Exception | None) -> RoundRecord:
     """Reads from the catalog what is recorded of a round; of a failed one its parameters and its error alone."""
     parameters = catalog["parameters"].load()
     identity: dict[str, Any] = {
@@ -109,16 +113,17 @@ def collect(
         "started": started,
         "params": flat_params(parameters),
     }
+    tags = provenance_tags(read(catalog, "provenance") or {})
     if error is not None:
         # The tables on disk may be of an earlier attempt, so none of them is shown as this one's.
         message = f"{type(error).__name__}: {error}"
         return RoundRecord(
-            **identity, tags=git, round_metrics={}, step_metrics=(), rollouts=None, figures=(), error=message
+            **identity, tags=tags, round_metrics={}, step_metrics=(), rollouts=None, figures=(), error=message
         )
     figures = [file for name in FIGURES if (file := file_of(catalog, name)) is not None]
     return RoundRecord(
         **identity,
-        tags={**git, **_fingerprints(catalog)},
+        tags={**tags, **_fingerprints(catalog)},
         round_metrics=_round_metrics(catalog),
         step_metrics=_step_metrics(catalog),
         rollouts=_sampled_rollouts(catalog, parameters),
@@ -131,17 +136,22 @@ def flat_params(parameters: Mapping[str, Any]) -> dict[str, str]:
     from paced_rl.preflight import check_groups
 
     nested = {**parameters, **{name: group.model_dump() for name, group in check_groups(parameters).items()}}
-    flat: dict[str, str] = {}
+    return {name: str(value) for name, value in flat(nested)}
 
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for name, item in value.items():
-                add(f"{prefix}.{name}" if prefix else str(name), item)
-        else:
-            flat[prefix] = str(value)
 
-    add("", nested)
-    return flat
+def provenance_tags(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """A round's `provenance.json` as flat tags, without its parameters, which MLflow has a place of their own for."""
+    git = provenance.get("git")
+    tags = {key: value for name in ("seeds", "versions", "hardware") for key, value in _section(provenance, name)}
+    tags |= {key: str(digest)[:_DIGEST_CHARACTERS] for key, digest in _section(provenance, "inputs")}
+    if git:
+        tags |= {"mlflow.source.git.commit": git["commit"], "paced.git_dirty": str(git["is_dirty"]).lower()}
+    return {name: str(value) for name, value in tags.items()}
+
+
+def _section(provenance: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    # MLflow allows no `@` in the key of a tag.
+    return ((f"paced.{key.replace('@', '.')}", value) for key, value in flat({name: provenance.get(name, {})}))
 
 
 def _round_metrics(catalog: CatalogProtocol) -> dict[str, float]:
@@ -201,18 +211,5 @@ def _fingerprints(catalog: CatalogProtocol) -> dict[str, str]:
         file = file_of(catalog, name)
         if file is not None:
             with file.open("rb") as stream:
-                tags[f"paced.data.{name}"] = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+                tags[f"paced.data.{name}"] = hashlib.file_digest(stream, "sha256").hexdigest()[:_DIGEST_CHARACTERS]
     return tags
-
-
-def git_tags(project: Path) -> dict[str, str]:
-    """The commit that is checked out and whether files differ from it; empty outside a repository or without git."""
-    command = ["git", "status", "--porcelain=v2", "--branch"]
-    try:
-        result = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    lines = result.stdout.splitlines()
-    commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "")
-    is_dirty = any(not line.startswith("#") for line in lines)
-    return {"mlflow.source.git.commit": commit, "paced.git_dirty": str(is_dirty).lower()}

@@ -1,6 +1,7 @@
 """Runs the preflight checks: names and values when the project is loaded, the previous round before a run."""
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,15 +31,20 @@ class PreflightHook:
         preflight.check_round(parameters.get("round", 1))
         preflight.check_experiment_name(parameters.get("experiment", "paced"))
         preflight.check_seed(parameters.get("seed", 0))
-        preflight.check_groups(parameters)
+        preflight.check_determinism(preflight.check_groups(parameters)["policy"], os.environ)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Checks that the previous round has been run, where the pipeline reads it.
+        """Checks that the device can be used and that the previous round has been run, where the pipeline needs them.
 
         Raises:
-            PreflightError: naming the command that runs the previous round.
+            PreflightError: naming the device, or the command that runs the previous round.
         """
+        if "params:policy" in pipeline.all_inputs():
+            from paced_rl import preflight
+
+            policy = preflight.check_groups({"policy": catalog["params:policy"].load()})["policy"]
+            preflight.check_device(policy.device)  # type: ignore[attr-defined]
         missing = sorted(_missing_state(pipeline, catalog))
         if missing:
             from paced_rl import preflight

@@ -2,9 +2,8 @@
 
 import math
 import os
-import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -12,13 +11,14 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from paced_rl.hooks.common import STAGES, file_of, is_round, read, stage_of
+from paced_rl.command_lines import params_option
+from paced_rl.hooks.common import file_of, is_round, read, stage_of
 from paced_rl.hooks.timings import seconds_per_stage
+from paced_rl.stages import STAGES
+from paced_rl.progress import message_console
 
 FIGURES = ("calibration_figure", "estimates_figure", "learning_curve_figure")
 """Catalog names of the figures of a round."""
-
-_YAML = {"None": "null", "True": "true", "False": "false"}  # what --params reads back as the same value
 
 _STATUSES = ("right", "wrong", "unparseable", "timed_out", "truncated", "verifier_errors")
 
@@ -76,7 +76,9 @@ def summary_lines(summary: Mapping[str, Any]) -> dict[str, str]:
         "tokens": f"{show('tokens_sampled', 0)} sampled, {show('tokens_trained', 0)} trained, "
         f"{show('tokens_evaluated', 0)} evaluated",
         "replay": f"{show('num_replayed', 0)} completions, mean age {show('replay_mean_age', 1)} rounds, "
-        f"used {show('replay_mean_reuse_count', 1)} times before",
+        f"used {show('replay_mean_reuse_count', 1)} times before"
+        if summary.get("num_replayed")
+        else "none",
     }
 
 
@@ -96,27 +98,21 @@ def _nodes_line(pipeline: Pipeline, executed: Mapping[str, int]) -> str:
 
 def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> dict[str, str]:
     figures = [file for name in FIGURES if (file := file_of(catalog, name)) is not None]
+    # One line for all of them: three paths would be folded where a panel of 80 columns ends.
+    folders = {
+        os.path.relpath(file.parent, run_params["project_path"]).replace(file.stem, "*_figure") for file in figures
+    }
     env = f"--env={run_params['env']} " if run_params.get("env") else ""
     # What was changed for this round is kept, or the next round would be of another experiment.
     changed = {**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1}
-    assignments = ",".join(f"{name}={_YAML.get(str(value), value)}" for name, value in _flatten(changed))
     return {
-        "figures": "\n".join(os.path.relpath(file, run_params["project_path"]) for file in figures),
+        "figures": "\n".join(sorted(folders)),
         "look": "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds",
-        "next round": f"kedro run {env}--params {shlex.quote(assignments)}",
+        "next round": f"kedro run {env}--params {params_option(changed)}",
     }
 
 
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def _print_panel(title: str, lines: Mapping[str, str]) -> None:
-    from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
@@ -126,4 +122,4 @@ def _print_panel(title: str, lines: Mapping[str, str]) -> None:
     table.add_column(overflow="fold")
     for label, text in lines.items():
         table.add_row(label, Text(text))  # Text: a path may hold square brackets, which rich takes for markup
-    Console(stderr=True).print(Panel(table, title=title, title_align="left", expand=False))
+    message_console().print(Panel(table, title=title, title_align="left", expand=False))

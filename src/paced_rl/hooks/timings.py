@@ -9,7 +9,9 @@ from kedro.io import CatalogProtocol, DatasetError
 from kedro.pipeline.node import Node
 
 from paced_rl import timing
+from paced_rl.atomic import remove_leftovers, temporary_file
 from paced_rl.hooks.common import read, stage_of
+from paced_rl.runner.content_fingerprints import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,11 @@ class TimingsHook:
         self._executed_stages: set[str] = set()
 
     @hook_impl
-    def before_pipeline_run(self) -> None:
-        """Forgets what an earlier run in this process left."""
+    def before_pipeline_run(self, catalog: CatalogProtocol) -> None:
+        """Forgets what an earlier run in this process left, and deletes what a killed one left of the table."""
+        file = local_path(catalog.get("timings")) if "timings" in catalog else None
+        if file is not None:
+            remove_leftovers(temporary_file(file))
         timing.take()
         self._starts.clear()
         self._executed_stages.clear()

@@ -1,12 +1,16 @@
 """Policies: finding, checking, loading and storing them."""
 
+from paced_rl.policies.determinism import CUBLAS_CONFIGS, CUBLAS_VARIABLE, deterministic_algorithms
 from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, file_digests, resolve_policy
 from paced_rl.policies.loading import LoadedPolicy, load_policy, open_policy, policy_files
 
 __all__ = [
+    "CUBLAS_CONFIGS",
+    "CUBLAS_VARIABLE",
     "LoadedPolicy",
     "PolicyFolderError",
     "check_policy_folder",
+    "deterministic_algorithms",
     "file_digests",
     "load_policy",
     "open_policy",

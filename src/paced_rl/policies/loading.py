@@ -66,7 +66,7 @@ def load_policy(folder: Path, *, device: str, dtype: str) -> LoadedPolicy:
     _check_weights_are_finite(model, folder)
     eos_token_ids = _eos_token_ids(model, tokenizer, folder)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
-    logger.info("Loaded policy from %s: %.4g parameters, %s on %s", folder, model.num_parameters(), dtype, device)
+    logger.debug("Loaded policy from %s: %.4g parameters, %s on %s", folder, model.num_parameters(), dtype, device)
     return LoadedPolicy(
         model=model.to(device).eval(), tokenizer=tokenizer, pad_token_id=pad_token_id, eos_token_ids=eos_token_ids
     )
@@ -152,8 +152,16 @@ def open_policy(checkpoint: Checkpoint, *, device: str, dtype: str) -> LoadedPol
     """`load_policy`, once per process and version: sampling, training and evaluation share one model.
 
     The caller must not change what it gets, neither weights nor mode nor `requires_grad`: who trains takes a copy, e.g.
-    `load_policy(checkpoint.folder, …)`. The two versions used last stay in memory.
+    `copy.deepcopy(policy.model)`. The two versions used last stay in memory.
+
+    Raises:
+        PolicyFolderError: as `load_policy`, and for a checkpoint without files: nothing tells two of those apart.
     """
+    if not checkpoint.files:
+        raise PolicyFolderError(
+            f"the checkpoint of policy {checkpoint.folder} names no files, so its version cannot be told from another; "
+            "make it with `files=file_digests(folder)`"
+        )
     digests = frozenset(checkpoint.files.items())
     return _load_cached(_PolicyKey(digests=digests, device=device, dtype=dtype, folder=checkpoint.folder))
 

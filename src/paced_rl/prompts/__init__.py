@@ -3,6 +3,7 @@
 from paced_rl.prompts.countdown import Puzzle, countdown_prompts, countdown_puzzles
 from paced_rl.prompts.files import PromptFileError, prompts_from_rows
 from paced_rl.prompts.identity import normalised_text, prompt_id
+from paced_rl.prompts.lost_characters import lost_characters
 from paced_rl.prompts.splits import SplitOverlapError, check_splits_are_disjoint
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "check_splits_are_disjoint",
     "countdown_prompts",
     "countdown_puzzles",
+    "lost_characters",
     "normalised_text",
     "prompt_id",
     "prompts_from_rows",

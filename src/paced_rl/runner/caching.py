@@ -11,6 +11,8 @@ from kedro.runner import SequentialRunner
 from kedro.runner.task import Task
 from pluggy import PluginManager
 
+from paced_rl.interrupts import StoppedError, is_stop_requested
+from paced_rl.runner.attempts import MarkedAttempt
 from paced_rl.runner.code_fingerprints import code_fingerprint
 from paced_rl.runner.records import (
     explain,
@@ -61,6 +63,8 @@ class CachingRunner(SequentialRunner):
         done: dict[Node, bool] = {}
         try:
             for node in nodes:
+                if is_stop_requested():
+                    raise StoppedError(f"after {list(done)[-1].name}" if done else f"before {node.name}")
                 done[node] = self._run_if_stale(node, catalog, hook_manager, run_id)
                 self._release_datasets(node, catalog, load_counts, pipeline)
         finally:
@@ -89,6 +93,9 @@ class CachingRunner(SequentialRunner):
         path.unlink(missing_ok=True)
         # Taken before the node starts: an input that changes under it must count as changed next time.
         record = take_record(node, catalog, self._library_versions)
-        task.execute()
-        write_record(path, record, output_fingerprints(node, catalog))
+        with MarkedAttempt(path):
+            task.execute()
+            outputs = output_fingerprints(node, catalog)
+        # Last of all: a kill before this makes the node run again, and a kill after it leaves no mark of an attempt.
+        write_record(path, record, outputs)
         return True

@@ -118,3 +118,8 @@ _READER = CodeReader()
 def code_fingerprint(function: Callable[..., Any]) -> dict[str, str] | None:
     """`CodeReader.fingerprint` by the reader of this process."""
     return _READER.fingerprint(function)
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """One digest for all that `code_fingerprint` says of a function."""
+    return _digest(repr(sorted((code_fingerprint(function) or {}).items())))

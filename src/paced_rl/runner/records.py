@@ -7,7 +7,6 @@ begin with a dot. A node that is running, was interrupted or failed has no recor
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from kedro.io import CatalogProtocol
 from kedro.io.core import is_parameter
 from kedro.pipeline.node import Node
 
+from paced_rl.atomic import write_atomically
 from paced_rl.runner.code_fingerprints import code_fingerprint
 from paced_rl.runner.content_fingerprints import canonical_json, file_fingerprint, installed_versions, local_path
 
@@ -104,7 +104,7 @@ def take_record(node: Node, catalog: CatalogProtocol, library_versions: Mapping[
         libraries=dict(installed_versions() if library_versions is None else library_versions),
         code=code_fingerprint(node.func) or {},
         parameters=parameters,
-        inputs=_fingerprints(_data_inputs(node), catalog) | _source_fingerprints(parameters),
+        inputs=_fingerprints(_data_inputs(node), catalog) | source_fingerprints(parameters),
         outputs={},
     )
 
@@ -116,10 +116,9 @@ def output_fingerprints(node: Node, catalog: CatalogProtocol) -> dict[str, str |
 
 
 def write_record(path: Path, record: Record, outputs: Mapping[str, str | None]) -> None:
-    """Write a finished run's record, whole or not at all."""
-    staging = path.with_name(f"{path.name}.{os.getpid()}")
-    staging.write_text(json.dumps(asdict(replace(record, outputs=outputs)), indent=1, ensure_ascii=False), "utf-8")
-    staging.replace(path)
+    """Write a finished run's record, whole or not at all; the outputs are on the disk already."""
+    text = json.dumps(asdict(replace(record, outputs=outputs)), indent=1, ensure_ascii=False)
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
 def _read(path: Path) -> Record | None:
@@ -162,11 +161,13 @@ def _differences(recorded: Record, now: Record, node: Node, catalog: CatalogProt
 def _changed_values(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """`name old → new`, at the leaves of nested mappings. NaN is equal to itself here, so texts are compared."""
     before, after = old.get(name, _ABSENT), new.get(name, _ABSENT)
+    if canonical_json(before) == canonical_json(after):
+        return
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in sorted({*before, *after}):
             for text in _changed_values(key, before, after):
                 yield f"{name}.{text}"
-    elif canonical_json(before) != canonical_json(after):
+    else:
         yield f"{name} {_shortened(before)} → {_shortened(after)}"
 
 
@@ -189,7 +190,7 @@ def _fingerprints(names: list[str], catalog: CatalogProtocol) -> dict[str, str |
     return {name: None if path is None else file_fingerprint(path) for name, path in paths.items()}
 
 
-def _source_fingerprints(parameters: Mapping[str, Any]) -> dict[str, str | None]:
+def source_fingerprints(parameters: Mapping[str, Any]) -> dict[str, str | None]:
     """Digests of the files and folders that parameters called `source` name: to a node they are inputs too."""
     sources = {
         f"{name}.source": Path(group["source"])

@@ -31,6 +31,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tenso
                 f"changed within an experiment; start a new one with --params experiment=<new name>"
             )
         parameter = parameters[name]
-        # AdamW keeps its step counter on the CPU in float32; moments live beside their parameter.
-        value = tensor.clone() if tensor.ndim == 0 else tensor.to(device=parameter.device, dtype=tensor.dtype).clone()
-        optimizer.state[parameter][key] = value
+        # Fused optimisers keep everything beside its parameter, the step counter included.
+        optimizer.state[parameter][key] = tensor.to(device=parameter.device, copy=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +13,13 @@ from paced_rl.objectives.log_probs import sequence_log_prob
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.objectives.trajectory_balance import trajectory_balance_loss, trajectory_balance_residual
 from paced_rl.parameters import TrainingParameters
-from paced_rl.training.batches import PaddedBatch, pad_batch, split_microbatches, split_minibatches
+from paced_rl.training.batches import split_minibatches
+from paced_rl.training.packing import PackedBatch, pack_batches
 from paced_rl.training.policy_losses import POLICY_LOSSES, LossInputs, LossOutputs
-from paced_rl.training.scoring import completion_log_probs
+from paced_rl.training.scoring import completion_log_probs, shared_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADVANTAGE_EPSILON = 1e-4
 """Added to a group's standard deviation, in units of the reward; TRL's value, so that `grpo` compares with it."""
@@ -51,7 +56,7 @@ class TrainingExamples:
 class Trainer:
     """What a round's training changes: the policy, the head and their optimisers, in place."""
 
-    model: torch.nn.Module
+    model: "PreTrainedModel"
     pad_token_id: int
     head: LogPartitionHead
     policy_optimizer: torch.optim.Optimizer
@@ -80,9 +85,9 @@ def make_optimizers(
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
     """AdamW for the policy, Adam for the head: two learning rates (docs/paper_map.md says why)."""
     policy_optimizer = torch.optim.AdamW(
-        model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
+        model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
     )
-    return policy_optimizer, torch.optim.Adam(head.parameters(), lr=parameters.log_z_learning_rate)
+    return policy_optimizer, torch.optim.Adam(head.parameters(), lr=parameters.log_z_learning_rate, fused=True)
 
 
 def train_round(
@@ -138,10 +143,17 @@ def _policy_step(
 ) -> tuple[_StepSums, float]:
     """One optimiser step of the policy on the mean loss of `rows`; returns the sums and the norm before clipping."""
     sums = _StepSums()
-    lengths = np.array([len(examples.prompts[i]) + len(examples.completions[i]) for i in rows])
     trainer.policy_optimizer.zero_grad(set_to_none=True)
-    for part in split_microbatches(lengths, max_tokens=trainer.parameters.max_tokens_per_forward):
-        _accumulate(trainer, examples, advantage, rows[part], sums, num_rows=len(rows))
+    batches = pack_batches(
+        [examples.prompts[i] for i in rows],
+        [examples.completions[i] for i in rows],
+        max_tokens=trainer.parameters.max_tokens_per_forward,
+        max_shared_length=shared_length(trainer.model),
+        pad_token_id=trainer.pad_token_id,
+        device=trainer.model.device,
+    )
+    for batch in batches:
+        _accumulate(trainer, examples, advantage, batch, rows[batch.rows], sums, num_rows=len(rows))
     parameters = [p for group in trainer.policy_optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.parameters.max_gradient_norm))
     if not (np.isfinite(norm) and np.isfinite(sums.loss)):
@@ -159,26 +171,19 @@ def _accumulate(
     trainer: Trainer,
     examples: TrainingExamples,
     advantage: Float[np.ndarray, "N"],
+    batch: PackedBatch,
     rows: np.ndarray,
     sums: _StepSums,
     *,
     num_rows: int,
 ) -> None:
     """Forward and backward of one micro-batch; its share of the step's mean loss goes into the gradients."""
-    device = next(trainer.model.parameters()).device
-    batch = pad_batch(
-        [examples.prompts[i] for i in rows],
-        [examples.completions[i] for i in rows],
-        pad_token_id=trainer.pad_token_id,
-        device=str(device),
-    )
-    behaviour = _pad_log_probs(batch, [examples.behaviour_log_probs[i] for i in rows])
+    device = trainer.model.device
     with torch.no_grad():
         log_z = trainer.head(torch.from_numpy(examples.embeddings[rows]).to(device))
-    log_probs = completion_log_probs(trainer.model, batch, temperature=trainer.sampling_temperature)
     inputs = LossInputs(
-        policy_log_probs=log_probs,
-        behaviour_log_probs=behaviour,
+        policy_log_probs=completion_log_probs(trainer.model, batch, temperature=trainer.sampling_temperature),
+        behaviour_log_probs=_pad_log_probs(batch, [examples.behaviour_log_probs[i] for i in rows]),
         completion_mask=batch.completion_mask,
         reward=torch.from_numpy(examples.rewards[rows]).to(device, torch.float32),
         advantage=torch.from_numpy(advantage[rows]).to(device, torch.float32),
@@ -189,12 +194,11 @@ def _accumulate(
     _add_to_sums(sums, inputs, outputs, rows, examples.is_fresh[rows])
 
 
-def _pad_log_probs(batch: PaddedBatch, log_probs: list[np.ndarray]) -> Float[torch.Tensor, "B T"]:
-    """Per-row log-probabilities laid out like `batch.completion_ids`; 0 outside the mask."""
-    padded = torch.zeros(batch.completion_ids.shape, dtype=torch.float32)
-    mask = batch.completion_mask.cpu()
-    padded[mask] = torch.from_numpy(np.concatenate(log_probs).astype(np.float32))
-    return padded.to(batch.token_ids.device)
+def _pad_log_probs(batch: PackedBatch, log_probs: list[np.ndarray]) -> Float[torch.Tensor, "B T"]:
+    """Per-row log-probabilities laid out like `batch.completion_mask`; 0 outside of it."""
+    mask = batch.completion_mask
+    values = torch.from_numpy(np.concatenate(log_probs).astype(np.float32)).to(mask.device)
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
 def _add_to_sums(

@@ -1,14 +1,14 @@
 """Scores a file of completions with one verifier, line by line."""
 
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from paced_rl.atomic import write_atomically
 from paced_rl.types import Verdict
 from paced_rl.verifiers import get_verifier
 from paced_rl.verifiers.protocol import Verifier
@@ -29,7 +29,7 @@ def score_file(
     Args:
         verifier: one of `paced_rl.verifiers.VERIFIER_NAMES`.
         input_path: UTF-8, one object per line, no empty lines.
-        output_path: in a folder that exists; overwritten.
+        output_path: overwritten; missing folders are made.
         timeout_seconds: see `get_verifier`.
         memory_bytes: see `get_verifier`.
 
@@ -46,12 +46,16 @@ def score_file(
             _read_line(line, f"{input_path}, line {number}", judge)
             for number, line in enumerate(input_path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1)
         ]
-        with _replacing(output_path) as output:
-            for row in rows:
-                start = time.perf_counter()
-                verdict = judge.verify(row["completion"], _arguments(row, judge))
-                counts[verdict.status.value] += 1
-                output.write(_format_line(row, verdict, time.perf_counter() - start))
+
+        def write(sibling: Path) -> None:
+            with sibling.open("w", encoding="ascii") as output:
+                for row in rows:
+                    start = time.perf_counter()
+                    verdict = judge.verify(row["completion"], _arguments(row, judge))
+                    counts[verdict.status.value] += 1
+                    output.write(_format_line(row, verdict, time.perf_counter() - start))
+
+        write_atomically(output_path, write)
     return dict(counts)
 
 
@@ -91,17 +95,3 @@ def _read_line(line: bytes, where: str, judge: Verifier) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return row
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A new file that takes the place of `path` on success and vanishes on any failure."""
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with sibling.open("w", encoding="ascii") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        sibling.replace(path)
-    finally:
-        sibling.unlink(missing_ok=True)

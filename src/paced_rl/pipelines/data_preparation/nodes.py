@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -11,6 +12,9 @@ from paced_rl.parameters import DataPreparationParameters, PolicyParameters
 from paced_rl.schemas import PROMPT_EMBEDDINGS, PROMPTS
 from paced_rl.seeds import derive_seed
 from paced_rl.types import Checkpoint, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def open_reference_policy(policy: PolicyParameters) -> Checkpoint:
@@ -43,6 +47,7 @@ def prepare_prompts(
         memory_bytes=1024**3,
     )
     tokenizer = AutoTokenizer.from_pretrained(reference_policy.folder, local_files_only=True)
+    _check_nothing_is_lost(prompts, tokenizer, policy=policy.source)
     token_ids = tokenizer([prompt.text for prompt in prompts])["input_ids"]
     _check_lengths(prompts, token_ids, max_prompt_tokens=data_preparation.max_prompt_tokens)
     rows = [
@@ -87,6 +92,33 @@ def _prompts_of(parameters: DataPreparationParameters, *, seed: int) -> list[Pro
     )
 
 
+def _check_nothing_is_lost(prompts: list[Prompt], tokenizer: "PreTrainedTokenizerBase", *, policy: str) -> None:
+    """Refuses prompts that the policy would read with characters missing, because its tokenizer does not know them."""
+    from paced_rl.prompts import lost_characters
+
+    # Without the special tokens that the tokenizer adds, which would decode to characters of their own.
+    token_ids = tokenizer([prompt.text for prompt in prompts], add_special_tokens=False)["input_ids"]
+    lost: dict[str, list[Prompt]] = {}
+    for prompt, ids in zip(prompts, token_ids, strict=True):
+        is_unknown_allowed = str(tokenizer.unk_token) in prompt.text
+        known = [token for token in ids if is_unknown_allowed or token != tokenizer.unk_token_id]
+        decoded = str(tokenizer.decode(known, clean_up_tokenization_spaces=False))
+        for character in lost_characters(prompt.text, decoded):
+            lost.setdefault(character, []).append(prompt)
+    if lost:
+        listed = "; ".join(
+            f"{character!r} (U+{ord(character):04X}) in {len(found)} prompts, first "
+            + ", ".join(f"{prompt.prompt_id} ({prompt.text[:60]!r})" for prompt in found[:3])
+            for character, found in list(lost.items())[:5]
+        )
+        num_prompts = len({prompt.prompt_id for found in lost.values() for prompt in found})
+        raise ValueError(
+            f"{num_prompts} of {len(prompts)} prompts have {len(lost)} characters that the tokenizer of policy "
+            f"{policy!r} does not know and would drop: {listed}. Take them out of the prompts, or set policy.source to "
+            "a policy whose tokenizer knows them"
+        )
+
+
 def _check_lengths(prompts: list[Prompt], token_ids: list[list[int]], *, max_prompt_tokens: int) -> None:
     empty = [prompt.prompt_id for prompt, ids in zip(prompts, token_ids, strict=True) if not ids]
     if empty:
@@ -111,7 +143,7 @@ def embed_all_prompts(
 ) -> pa.RecordBatchReader:
     """A hidden state of the reference policy over every prompt, streamed to disk batch by batch."""
     from paced_rl.embeddings import embed_prompts
-    from paced_rl.policies import open_policy
+    from paced_rl.policies import deterministic_algorithms, open_policy
 
     loaded = open_policy(reference_policy, device=policy.device, dtype=policy.dtype)
     batches = embed_prompts(
@@ -124,13 +156,14 @@ def embed_all_prompts(
 
     def record_batches() -> Iterator[pa.RecordBatch]:
         begin = 0
-        for matrix in batches:
-            part = prompts.iloc[begin : begin + len(matrix)]
-            begin += len(matrix)
-            columns = [part["prompt_id"].to_list(), part["split"].to_list(), list(matrix)]
-            arrays = [
-                pa.array(column, type=field.type) for column, field in zip(columns, PROMPT_EMBEDDINGS, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=PROMPT_EMBEDDINGS)
+        with deterministic_algorithms(policy.is_deterministic):  # here, since the model runs while the table is written
+            for matrix in batches:
+                part = prompts.iloc[begin : begin + len(matrix)]
+                begin += len(matrix)
+                columns = [part["prompt_id"].to_list(), part["split"].to_list(), list(matrix)]
+                arrays = [
+                    pa.array(column, type=field.type) for column, field in zip(columns, PROMPT_EMBEDDINGS, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=PROMPT_EMBEDDINGS)
 
     return pa.RecordBatchReader.from_batches(PROMPT_EMBEDDINGS, record_batches())

@@ -93,6 +93,7 @@ def _evaluate(
     Seeds do not depend on the round or the experiment's name: two policies are compared on common random numbers.
     """
     from paced_rl.generation import get_generator
+    from paced_rl.policies import deterministic_algorithms
     from paced_rl.verifiers import verify_completions
 
     chosen = prompts[prompts["split"].isin(evaluation.splits)]
@@ -105,7 +106,8 @@ def _evaluate(
     ]
     generator = get_generator(rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size)
     settings = SamplingSettings(temperature=evaluation.sampling_temperature, max_new_tokens=rollout.max_new_tokens)
-    with progress_bar("evaluation", len(requests) * evaluation.num_samples) as advance:
+    num_completions = len(requests) * evaluation.num_samples
+    with progress_bar("evaluation", num_completions) as advance, deterministic_algorithms(policy.is_deterministic):
         groups = generator.generate(policy_checkpoint, requests, settings, on_progress=advance)
     arguments = arguments_of(chosen)
     items = [

@@ -22,6 +22,7 @@ def sample_rollouts(
 ) -> pd.DataFrame:
     """`group_size` completions per scheduled prompt, each on a seed of its own."""
     from paced_rl.generation import get_generator
+    from paced_rl.policies import deterministic_algorithms
 
     token_ids = prompts.set_index("prompt_id")["token_ids"]
     requests = [
@@ -35,7 +36,8 @@ def sample_rollouts(
     ]
     generator = get_generator(rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size)
     settings = SamplingSettings(temperature=rollout.sampling_temperature, max_new_tokens=rollout.max_new_tokens)
-    with progress_bar("rollout", len(requests) * rollout.group_size) as advance:
+    num_completions = len(requests) * rollout.group_size
+    with progress_bar("rollout", num_completions) as advance, deterministic_algorithms(policy.is_deterministic):
         groups = generator.generate(behaviour_policy, requests, settings, on_progress=advance)
     rows: list[dict[str, Any]] = []
     for prompt_id, request, group in zip(schedule["prompt_id"], requests, groups, strict=True):

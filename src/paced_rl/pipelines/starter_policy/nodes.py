@@ -18,15 +18,18 @@ MAX_POSITIONS = 128
 def make_starter_corpus(
     data_preparation: DataPreparationParameters, starter_policy: StarterPolicyParameters, seed: int
 ) -> pd.DataFrame:
-    """Puzzles with answers of mixed quality; none of them is in the audit, validation or test split."""
-    from paced_rl.prompts.countdown import countdown_prompts, countdown_puzzles
-    from paced_rl.training.starter_training import random_expression
+    """Puzzles with answers, in the order of training; none of them is in the audit, validation or test split.
 
-    ranges = data_preparation.countdown.model_dump(exclude={"template"})
-    template = data_preparation.countdown.template
+    A line draws how many numbers, the numbers, and an expression over them; the expression's value is the target, so
+    that every answer of a puzzle is shown as often as chance finds it. In the last part of the corpus a share of the
+    answers is replaced by an expression that hits the target only by chance: a policy that knows more than it says.
+    """
+    from paced_rl.prompts.countdown import countdown_prompts
+    from paced_rl.training.starter_expressions import draw_expression, random_expression
+
+    task = data_preparation.countdown
     prompts = countdown_prompts(
-        **ranges,
-        template=template,
+        **task.model_dump(),
         num_train=data_preparation.num_train,
         num_audit=data_preparation.num_audit,
         num_validation=data_preparation.num_validation,
@@ -38,18 +41,22 @@ def make_starter_corpus(
         for prompt in prompts
         if prompt.split != Split.TRAIN
     }
-    puzzles = countdown_puzzles(**ranges, seed=derive_seed(seed, "starter_corpus"), count=starter_policy.num_problems)
-    puzzles = [puzzle for puzzle in puzzles if puzzle.key not in held_out]
-    generator = random.Random(derive_seed(seed, "starter_expressions"))
-    rows = []
-    for _ in range(starter_policy.num_lines):
-        puzzle = generator.choice(puzzles)
-        numbers = list(puzzle.numbers)
-        generator.shuffle(numbers)
-        is_random = generator.random() < starter_policy.random_fraction
-        answer = random_expression(numbers, generator) if is_random else puzzle.expression.replace(" ", "")
-        prompt = template.format(numbers=" ".join(map(str, numbers)), target=puzzle.target)
-        rows.append({"prompt": prompt, "completion": answer, "kind": "random" if is_random else "solution"})
+    generator = random.Random(derive_seed(seed, "starter_corpus"))
+    first_random_line = round(starter_policy.num_lines * (1 - starter_policy.mixed_share))
+    ranges = task.model_dump(exclude={"template"})
+    rows: list[dict[str, str]] = []
+    while len(rows) < starter_policy.num_lines:
+        numbers, target, answer = draw_expression(**ranges, generator=generator)
+        if (tuple(sorted(numbers)), target) in held_out:
+            continue
+        is_random = len(rows) >= first_random_line and generator.random() < starter_policy.random_fraction
+        rows.append(
+            {
+                "prompt": task.template.format(numbers=" ".join(map(str, numbers)), target=target),
+                "completion": random_expression(numbers, generator) if is_random else answer,
+                "kind": "random" if is_random else "solution",
+            }
+        )
     return pd.DataFrame(rows, columns=STARTER_CORPUS.names)
 
 
@@ -73,15 +80,13 @@ def train_starter_policy(
     )
     prompts = tokenizer(starter_corpus["prompt"].to_list())["input_ids"]
     answers = tokenizer(starter_corpus["completion"].to_list())["input_ids"]
-    with progress_bar("starter policy", starter_policy.num_steps) as advance:
+    with progress_bar("starter policy", len(prompts)) as advance:
         losses = train_starter(
             LoadedPolicy(model=model, tokenizer=tokenizer, pad_token_id=0, eos_token_ids=(tokenizer.eos_token_id,)),
             prompts,
             [[*answer, tokenizer.eos_token_id] for answer in answers],
-            num_steps=starter_policy.num_steps,
             batch_size=starter_policy.batch_size,
             learning_rate=starter_policy.learning_rate,
-            seed=derive_seed(seed, "starter_batches"),
             on_progress=advance,
         )
     curve = pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses})

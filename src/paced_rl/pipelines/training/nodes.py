@@ -74,11 +74,11 @@ def score_training_batch(
     Raises:
         LogProbGapError: the gap of the fresh rows says that the sampler did not run this policy.
     """
-    from paced_rl.policies import open_policy
+    from paced_rl.policies import deterministic_algorithms, open_policy
     from paced_rl.training.scoring import score_completions
 
     completions = training_batch["completion_token_ids"].to_list()
-    with progress_bar("score", len(training_batch)) as advance:
+    with progress_bar("score", len(training_batch)) as advance, deterministic_algorithms(policy.is_deterministic):
         scored = score_completions(
             open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype),
             training_batch["prompt_token_ids"].to_list(),
@@ -128,6 +128,7 @@ def train_policy(
 ) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles, pd.DataFrame]:
     """The next policy, head and optimiser state, and one row of metrics per optimiser step."""
     from paced_rl.pipelines.training.state import open_trainer, trainer_files, training_examples
+    from paced_rl.policies import deterministic_algorithms
     from paced_rl.training.trainer import train_round
 
     trainer, loaded = open_trainer(
@@ -142,7 +143,7 @@ def train_policy(
     embeddings = embeddings_of(prompt_embeddings, training_batch["prompt_id"])
     examples = training_examples(training_batch, behaviour_log_probs, embeddings, training=training)
     num_rows = len(training_batch) * training.num_epochs
-    with progress_bar("train", num_rows) as advance:
+    with progress_bar("train", num_rows) as advance, deterministic_algorithms(policy.is_deterministic):
         rows = train_round(trainer, examples, on_progress=advance)
     first_step = int(optimizer_state.metadata["optimizer_step"])
     gap = _mean_gap(training_batch, behaviour_log_probs)

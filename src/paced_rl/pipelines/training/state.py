@@ -1,6 +1,8 @@
 """Between tables and checkpoints on one side and the trainer's own objects on the other."""
 
+import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
-from paced_rl.policies import LoadedPolicy, load_policy, policy_files
+from paced_rl.policies import LoadedPolicy, open_policy, policy_files
 from paced_rl.training.head_state import head_files, load_head
 from paced_rl.training.optimizer_state import optimizer_tensors, restore_optimizer
 from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers
@@ -30,7 +32,9 @@ def open_trainer(
     seed: int,
 ) -> tuple[Trainer, LoadedPolicy]:
     """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off."""
-    loaded = load_policy(behaviour_policy.folder, device=policy.device, dtype=policy.dtype)
+    # Sampling and scoring have the policy open already; copying its weights takes a sixth of reading them again.
+    shared = open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype)
+    loaded = replace(shared, model=copy.deepcopy(shared.model))
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
     policy_optimizer, head_optimizer = make_optimizers(loaded.model, head, training)
     for optimizer, module, name in (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paced_rl.datasets.atomic import write_atomically, write_folder_atomically
+from paced_rl.atomic import remove_leftovers, temporary_file, write_atomically, write_folder_atomically
 
 
 def _names(folder: Path) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_file_size_limit_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "table.bin"
     path.write_bytes(b"old")
     script = (
-        "import sys; from pathlib import Path; from paced_rl.datasets.atomic import write_atomically\n"
+        "import sys; from pathlib import Path; from paced_rl.atomic import write_atomically\n"
         "write_atomically(Path(sys.argv[1]), lambda temporary: temporary.write_bytes(b'n' * 100_000))"
     )
     done = subprocess.run(
@@ -118,7 +118,8 @@ def test_a_file_size_limit_changes_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "File too large" in done.stderr
+    assert "file too large for the limit of this process (`ulimit -f`) while writing" in done.stderr
+    assert "raise the limit and run the same command again" in done.stderr
     assert path.read_bytes() == b"old"
     assert _names(tmp_path) == ["table.bin"]
 
@@ -151,10 +152,51 @@ def test_a_folder_writer_that_raises_changes_nothing(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["folder"]
 
 
+def ended_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_next_writer_deletes_what_killed_ones_left(tmp_path: Path) -> None:
+    gone, running = ended_process(), os.getppid()
+    (tmp_path / f".table.txt.tmp-{gone}").write_text("half a ta")
+    (tmp_path / f".table.txt.tmp-{running}").write_text("of a process that is still writing")
+    (tmp_path / f".table.txt.tmp-{gone}x").write_text("of somebody else")
+    (tmp_path / f".other.txt.tmp-{gone}").write_text("of another file")
+    for kind in ("staging", "old"):
+        (tmp_path / f".folder.{kind}-{gone}" / "sub").mkdir(parents=True)
+    write_atomically(tmp_path / "table.txt", lambda temporary: temporary.write_text("whole"))
+    write_folder_atomically(tmp_path / "folder", lambda staging: (staging / "a").write_text("1"))
+    assert _names(tmp_path) == sorted(
+        [f".other.txt.tmp-{gone}", f".table.txt.tmp-{gone}x", f".table.txt.tmp-{running}", "folder", "table.txt"]
+    )
+    assert (tmp_path / "table.txt").read_text() == "whole"
+
+
+def test_the_old_folder_stays_until_a_new_one_is_in_place(tmp_path: Path) -> None:
+    """A process that was killed between the two renames has left the only whole content under the old one's name."""
+    aside = tmp_path / f".folder.old-{ended_process()}"
+    aside.mkdir()
+
+    def writer(staging: Path) -> None:
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        write_folder_atomically(tmp_path / "folder", writer)
+    assert _names(tmp_path) == [aside.name]
+
+
+def test_leftovers_in_a_folder_that_is_not_there_are_none(tmp_path: Path) -> None:
+    remove_leftovers(temporary_file(tmp_path / "nowhere" / "table.txt"))
+    assert _names(tmp_path) == []
+
+
 SAVE_LOOP = """
 import sys
 from pathlib import Path
-from paced_rl.datasets.atomic import write_atomically
+from paced_rl.atomic import write_atomically
 path = Path(sys.argv[1])
 print("ready", flush=True)
 for index in range(10**9):
