@@ -126,6 +126,15 @@ def test_an_experiment_name_that_is_read_as_a_number_is_explained() -> None:
     )
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", ""])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    shown = message_of(preflight.check_device, device)
+    assert shown.startswith(f"policy.device = '{device}' cannot be used on this machine, PyTorch ")
+    assert shown.endswith("Run where there is such a device, or give --params policy.device=cpu")
+    assert "\n" not in shown
+    assert not is_refused(preflight.check_device, "cpu")
+
+
 def test_defaults_are_valid_and_built_groups_are_taken() -> None:
     rollout = RolloutParameters(group_size=3)
     groups = preflight.check_groups({"rollout": rollout, "training": None, "experiment": "x"})

@@ -4,6 +4,7 @@ Kedro hands a node that is annotated with one of these classes the validated obj
 value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` repeats those a user is likely to change.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -55,7 +56,7 @@ class DataPreparationParameters(_Group):
     countdown: CountdownParameters = CountdownParameters()
     embedding_layer: int = Field(-1)
     """Index into the hidden states of the reference policy: 0 is the token embedding, -1 the last layer."""
-    embedding_pooling: Literal["last", "mean"] = "last"
+    embedding_pooling: Literal["last", "mean"] = "mean"
     """`last`: state of the prompt's last token; `mean`: mean over the prompt's tokens."""
     embedding_batch_size: int = Field(256, ge=1)
 
@@ -72,8 +73,8 @@ class PolicyParameters(_Group):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward pass; log-probabilities are always computed in float32."""
     deterministic: bool | None = None
-    """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where it costs
-    nothing, and no elsewhere."""
+    """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where a step
+    of training took 0.201 s with it and 0.200 s without, and no elsewhere."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -143,7 +144,9 @@ class TrainingParameters(_Group):
     """Of the log-Z head."""
     log_z_hidden_size: int = Field(128, ge=1)
     log_z_epochs: int = Field(10, ge=1)
-    """Passes of the head over the round's fresh groups; the first goes with the policy's own steps."""
+    """Passes of the head over its rows; the first goes with the policy's own steps, over the fresh groups alone."""
+    log_z_half_life: float = Field(10.0, ge=0)
+    """Rounds after which a group of an earlier round counts half in the further passes; 0 leaves the past out."""
     log_z_audit_weight: float = Field(1.0, ge=0)
     """Weight of a uniformly drawn group in the head's loss beside 1 of a selected one; 0 leaves the audit slice out."""
     initial_accuracy: float = Field(0.5, gt=0, lt=1)
@@ -158,6 +161,11 @@ class TrainingParameters(_Group):
     """Behaviour log-probabilities of replayed rows: of the round's own behaviour policy, or as stored when sampled."""
     max_log_prob_gap: float = Field(0.1, gt=0)
     """Largest mean |sampler − trainer| log-probability per token, in nats, that a round accepts."""
+
+    @property
+    def log_z_past_rounds(self) -> int:
+        """Earlier rounds the head is trained on: those whose groups count at least an eighth."""
+        return math.ceil(3 * self.log_z_half_life)
 
     @model_validator(mode="after")
     def _grpo_has_no_replay(self) -> Self:

@@ -44,6 +44,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
             yield lambda count: display.advance(task, count)
         finally:
             if not is_alone:
+                display.refresh()
                 display.remove_task(task)
 
 
@@ -74,7 +75,7 @@ def rounds_bar(total: int) -> Iterator[Callable[[int, float | None], None]]:
             num_left -= 1
             known = "" if accuracy is None else f", validation accuracy {accuracy:.3f}"
             left = in_words(num_left * sum(seconds) / len(seconds))
-            display.update(task, description=f"round {round_number} done{known}", left=f"{left} left")
+            display.update(task, description=f"round {round_number} done{known}", left=f"{left} left", refresh=True)
 
         yield advance
 

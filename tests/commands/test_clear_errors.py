@@ -32,11 +32,19 @@ def command(error: BaseException) -> click.Command:
     ],
 )
 def test_an_expected_error_is_one_message(error: Exception, shown: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, logger="paced_rl"):
+    with caplog.at_level(logging.INFO, logger="paced_rl"):
         result = CliRunner().invoke(command(error))
     assert (result.exit_code, result.output) == (1, shown)
-    assert all(record.levelno == logging.DEBUG and record.exc_info is not None for record in caplog.records)
-    assert bool(caplog.records) == (not isinstance(error, click.ClickException))
+
+
+def test_where_it_comes_from_is_logged_at_debug(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError("bad prompt")
+    with caplog.at_level(logging.DEBUG, logger="paced_rl"):
+        CliRunner().invoke(command(error))
+    (record,) = caplog.records
+    assert record.levelno == logging.DEBUG
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
 
 
 @pytest.mark.parametrize("make", [TypeError, KeyError, RuntimeError, KeyboardInterrupt])

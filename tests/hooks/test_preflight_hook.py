@@ -71,6 +71,7 @@ def check(pipeline: Pipeline, *, round_number: int, policy: Any = None) -> None:
             "rollouts": MemoryDataset(),
             "params:round": MemoryDataset(round_number),
             "params:experiment": MemoryDataset("paced"),
+            "params:policy": MemoryDataset({"device": "cuda:99"}),
         }
     )
     PreflightHook().before_pipeline_run(run_params={"env": "gpu"}, pipeline=pipeline, catalog=catalog)
@@ -89,6 +90,13 @@ def test_round_1_may_make_its_own_start_and_a_stage_alone_may_not_lack_it() -> N
     with pytest.raises(PreflightError, match="needs the state it starts from"):
         check(rollout(), round_number=1)
     check(rollout(), round_number=1, policy="there")
+
+
+def test_the_device_is_checked_where_a_node_would_use_it() -> None:
+    loads = Pipeline([node(lambda policy: policy, "params:policy", "rollouts", name="load")])
+    with pytest.raises(PreflightError, match=r"policy\.device = 'cuda:99' cannot be used"):
+        check(loads, round_number=1)
+    check(start(), round_number=1)
 
 
 def test_pipelines_that_read_no_earlier_round_are_left_alone() -> None:

@@ -58,13 +58,15 @@ def verify(*, experiment: str | None, round_number: int | None, tolerance: float
 @contextmanager
 def _without_announcements() -> Iterator[None]:
     """Nodes and datasets are announced when they run, which nobody asked about here."""
-    logger = logging.getLogger("paced_rl")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("kedro", "paced_rl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _print(result: "Verification", tolerance: float) -> None:

@@ -14,8 +14,8 @@ from kedro.pipeline.node import Node
 from paced_rl.command_lines import params_option
 from paced_rl.hooks.common import file_of, is_round, read, stage_of
 from paced_rl.hooks.timings import seconds_per_stage
-from paced_rl.stages import STAGES
 from paced_rl.progress import message_console
+from paced_rl.stages import STAGES
 
 FIGURES = ("calibration_figure", "estimates_figure", "learning_curve_figure")
 """Catalog names of the figures of a round."""

@@ -37,9 +37,10 @@ class PackedBatch:
 
 @dataclass(slots=True)
 class _Sequence:
-    """A sequence to which rows are added; the lists of token attributes have its length."""
+    """A sequence that grows by a prompt and then by its completions; lists without another length have its length."""
 
     rows: list[int] = field(default_factory=list)
+    """One per completion."""
     token_ids: list[int] = field(default_factory=list)
     position_ids: list[int] = field(default_factory=list)
     pieces: list[int] = field(default_factory=list)
@@ -47,22 +48,26 @@ class _Sequence:
     prompts: list[int] = field(default_factory=list)
     """Where the prompt of a token's piece begins."""
     predictors: list[int] = field(default_factory=list)
-    """Places of the tokens that predict completion tokens, row by row."""
+    """One per completion token: the place of the token that predicts it."""
+    last_prompt: range = range(0)
+    """Places of the prompt that was added last."""
 
-    def add_piece(self, tokens: list[int], *, first_position: int, prompt: int) -> None:
-        begin, num_tokens = len(self.token_ids), len(tokens)
-        self.token_ids += tokens
-        self.position_ids += range(first_position, first_position + num_tokens)
-        self.pieces += [begin] * num_tokens
-        self.prompts += [prompt] * num_tokens
+    def add_prompt(self, prompt: Sequence[int]) -> None:
+        begin = len(self.token_ids)
+        self.last_prompt = range(begin, begin + len(prompt))
+        self._add_piece(prompt, first_position=0)
 
-    def add_row(self, row: int, prompt: list[int], completion: list[int], *, shares_prompt: bool) -> None:
-        if not shares_prompt:
-            self.add_piece(prompt, first_position=0, prompt=len(self.token_ids))
-        begin, prompt_begin = len(self.token_ids), self.prompts[-1]
-        self.add_piece(completion[:-1], first_position=len(prompt), prompt=prompt_begin)
-        self.predictors += [prompt_begin + len(prompt) - 1, *range(begin, len(self.token_ids))]
+    def add_completion(self, row: int, completion: Sequence[int]) -> None:
+        begin = len(self.token_ids)
+        self._add_piece(completion[:-1], first_position=len(self.last_prompt))
+        self.predictors += [self.last_prompt[-1], *range(begin, len(self.token_ids))]
         self.rows.append(row)
+
+    def _add_piece(self, tokens: Sequence[int], *, first_position: int) -> None:
+        self.pieces += [len(self.token_ids)] * len(tokens)
+        self.prompts += [self.last_prompt.start] * len(tokens)
+        self.position_ids += range(first_position, first_position + len(tokens))
+        self.token_ids += tokens
 
 
 def pack_batches(
@@ -94,22 +99,26 @@ def pack_batches(
 def _share_sequences(
     prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, max_length: int
 ) -> list[_Sequence]:
-    """Fills one sequence after the other with rows in the order of their prompts, of which each is then read once.
+    """Puts each prompt with its completions into the first sequence with room for them all, longest first.
 
-    It is read again where its rows run over the end of a sequence.
+    Completions that are too long for a common sequence go on in another one, which reads the prompt again.
     """
-    prompt_ids = [np.asarray(prompt).tolist() for prompt in prompts]
-    sequences = [_Sequence()]
-    previous: list[int] = []
-    for row in sorted(range(len(prompt_ids)), key=lambda row: (len(prompt_ids[row]), prompt_ids[row])):
-        prompt, completion = prompt_ids[row], np.asarray(completions[row]).tolist()
-        shares_prompt = prompt == previous
-        num_added = len(completion) - 1 + (0 if shares_prompt else len(prompt))
-        if previous and len(sequences[-1].token_ids) + num_added > max_length:
-            sequences.append(_Sequence())
-            shares_prompt = False
-        sequences[-1].add_row(row, prompt, completion, shares_prompt=shares_prompt)
-        previous = prompt
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, prompt_ids in enumerate(prompts):
+        groups.setdefault(tuple(np.asarray(prompt_ids).tolist()), []).append(row)
+    lengths = {prompt: len(prompt) + sum(len(completions[row]) - 1 for row in groups[prompt]) for prompt in groups}
+    sequences: list[_Sequence] = []
+    for prompt in sorted(groups, key=lengths.__getitem__, reverse=True):
+        sequence = next((s for s in sequences if len(s.token_ids) + lengths[prompt] <= max_length), None)
+        if sequence is not None:
+            sequence.add_prompt(prompt)
+        for row in groups[prompt]:
+            completion = np.asarray(completions[row]).tolist()
+            if sequence is None or len(sequence.token_ids) + len(completion) - 1 > max_length:
+                sequence = _Sequence()
+                sequence.add_prompt(prompt)
+                sequences.append(sequence)
+            sequence.add_completion(row, completion)
     return sequences
 
 
@@ -120,8 +129,8 @@ def _pad(
     rows = [row for sequence in sequences for row in sequence.rows]
 
     def on_device(values: list[list[int]], fill: int) -> torch.Tensor:
-        padded = [line + [fill] * (length - len(line)) for line in values]
-        return torch.tensor(padded, device=device)
+        padded = np.array([line + [fill] * (length - len(line)) for line in values])
+        return torch.from_numpy(padded).to(device)
 
     token_ids = on_device([sequence.token_ids for sequence in sequences], pad_token_id)
     predictors = [i * length + place for i, sequence in enumerate(sequences) for place in sequence.predictors]

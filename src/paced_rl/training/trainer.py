@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from paced_rl.objectives.grpo import group_advantage
 from paced_rl.objectives.log_probs import sequence_log_prob
 from paced_rl.objectives.log_z_head import LogPartitionHead
-from paced_rl.objectives.trajectory_balance import trajectory_balance_loss, trajectory_balance_residual
 from paced_rl.parameters import TrainingParameters
 from paced_rl.training.batches import split_minibatches
+from paced_rl.training.head_training import HeadRows, NonFiniteLossError, head_step
 from paced_rl.training.packing import PackedBatch, pack_batches
 from paced_rl.training.policy_losses import POLICY_LOSSES, LossInputs, LossOutputs
 from paced_rl.training.scoring import completion_log_probs, shared_length
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 ADVANTAGE_EPSILON = 1e-4
 """Added to a group's standard deviation, in units of the reward; TRL's value, so that `grpo` compares with it."""
-
-
-class NonFiniteLossError(FloatingPointError):
-    """A loss or gradient became NaN or infinite; nothing of the round's training was kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +46,8 @@ class TrainingExamples:
     """Weight of a row in the head's loss; 0 on replayed rows."""
     embeddings: Float[np.ndarray, "N E"]
     """Prompt embedding of each row."""
+    past: HeadRows | None = None
+    """Groups of earlier rounds, for the head alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +94,7 @@ def train_round(
     """Trains policy and head on one round's batch, in place.
 
     Each minibatch gives the policy one step on its objective and the head one step on the trajectory-balance residual
-    of the fresh rows; `log_z_epochs − 1` further passes train the head alone on the same rows.
+    of the fresh rows; `log_z_epochs − 1` further passes train the head alone, on the same rows and those of the past.
 
     Returns:
         One row per optimiser step, in order: the columns of `training_metrics` that are known here.
@@ -107,7 +105,8 @@ def train_round(
     parameters = trainer.parameters
     advantage = _advantages(examples)
     metrics: list[dict[str, float | int | None]] = []
-    policy_sequence = np.array([float(values.sum()) for values in examples.behaviour_log_probs])
+    behaviour_sequence = np.array([float(values.sum()) for values in examples.behaviour_log_probs])
+    policy_sequence = behaviour_sequence.copy()
     trainer.model.eval()  # no dropout: the ratio π_θ/π_old is of the two policies, not of two dropout masks
     for epoch in range(parameters.num_epochs):
         for rows in split_minibatches(
@@ -116,13 +115,16 @@ def train_round(
             sums, gradient_norm = _policy_step(trainer, examples, advantage, rows)
             for row, value in sums.per_row.items():
                 policy_sequence[row] = value
-            log_z_loss = _head_step(trainer, examples, policy_sequence, rows)
+            fresh = _fresh_rows(examples, behaviour_sequence - policy_sequence, parameters.reward_temperature)
+            log_z_loss = head_step(trainer.head, trainer.head_optimizer, fresh.take(rows))
             metrics.append(_step_metrics(trainer, examples, rows, sums, gradient_norm, log_z_loss, epoch))
             if on_progress is not None:
                 on_progress(len(rows))
-    all_rows = np.arange(len(examples.prompts))
+    head_rows = _fresh_rows(examples, behaviour_sequence - policy_sequence, parameters.reward_temperature)
+    if examples.past is not None:
+        head_rows += examples.past
     for _ in range(parameters.log_z_epochs - 1):
-        _head_step(trainer, examples, policy_sequence, all_rows)
+        head_step(trainer.head, trainer.head_optimizer, head_rows)
     return metrics
 
 
@@ -215,37 +217,13 @@ def _add_to_sums(
     sums.per_row.update(zip(rows.tolist(), policy.tolist(), strict=True))
 
 
-def _head_step(
-    trainer: Trainer, examples: TrainingExamples, policy_sequence: Float[np.ndarray, "N"], rows: np.ndarray
-) -> float:
-    """One step of the head on the weighted mean squared residual of `rows`; returns that loss before the step."""
-    weights = examples.head_weights[rows]
-    rows = rows[weights > 0]
-    if len(rows) == 0:
-        return 0.0
-    device = next(trainer.head.parameters()).device
-    behaviour = np.array([float(examples.behaviour_log_probs[i].sum()) for i in rows])
-
-    def tensor(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(values)).to(device, torch.float32)
-
-    residual = trajectory_balance_residual(
-        log_z=trainer.head(tensor(examples.embeddings[rows])),
-        policy_sequence_log_prob=tensor(policy_sequence[rows]),
-        behaviour_sequence_log_prob=tensor(behaviour),
-        reward=tensor(examples.rewards[rows]),
-        reward_temperature=trainer.parameters.reward_temperature,
+def _fresh_rows(examples: TrainingExamples, log_ratio: Float[np.ndarray, "N"], reward_temperature: float) -> HeadRows:
+    """What each completion of the batch asks of the head; `log_ratio` is log π_old − log π_θ of the completion."""
+    return HeadRows(
+        embeddings=examples.embeddings,
+        targets=log_ratio + examples.rewards / reward_temperature,
+        weights=examples.head_weights,
     )
-    loss = trajectory_balance_loss(residual, tensor(examples.head_weights[rows]))
-    if not bool(torch.isfinite(loss)):
-        raise NonFiniteLossError(
-            f"log-Z loss is {float(loss.detach())}: it must be finite. The previous head is intact; look for "
-            f"non-finite prompt embeddings or lower training.log_z_learning_rate"
-        )
-    trainer.head_optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    trainer.head_optimizer.step()
-    return float(loss.detach())
 
 
 def _step_metrics(

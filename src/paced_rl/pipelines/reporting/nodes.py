@@ -24,6 +24,7 @@ def summarise_round(
     outcome_history: pd.DataFrame,
     evaluation_table: pd.DataFrame,
     evaluation: EvaluationParameters,
+    reporting: ReportingParameters,
     round_number: int,
 ) -> pd.DataFrame:
     """One row: counts, tokens, accuracies, calibration on the uniformly drawn prompts, replay, training."""
@@ -33,7 +34,7 @@ def summarise_round(
         "num_completions": len(rollouts),
         "tokens_sampled": int(rollouts["num_tokens"].sum()),
         **verdict_part(verdicts),
-        **outcome_part(outcome_history, round_number=round_number),
+        **outcome_part(outcome_history, round_number=round_number, num_rounds=reporting.calibration_window),
         **replay_part(training_batch),
         **training_part(training_metrics),
         **evaluation_part(evaluation_table, k=evaluation.num_samples),
@@ -91,12 +92,13 @@ def _curve_point(
     return point
 
 
-def draw_calibration(outcome_history: pd.DataFrame, round_number: int) -> object:
+def draw_calibration(outcome_history: pd.DataFrame, reporting: ReportingParameters, round_number: int) -> object:
     """Reliability diagram over the uniformly drawn prompts of the last rounds."""
     from paced_rl.pipelines.reporting.figures import calibration_figure
-    from paced_rl.pipelines.reporting.summary import uniform_outcomes
+    from paced_rl.pipelines.reporting.summary import last_rounds, uniform_outcomes
 
-    return calibration_figure(uniform_outcomes(outcome_history), round_number=round_number)
+    window = last_rounds(outcome_history, round_number=round_number, num_rounds=reporting.calibration_window)
+    return calibration_figure(uniform_outcomes(window), round_number=round_number)
 
 
 def draw_estimates(

@@ -25,6 +25,7 @@ def create_pipeline() -> Pipeline:
                     "outcome_history",
                     "evaluation",
                     "params:evaluation",
+                    "params:reporting",
                     "params:round",
                 ],
                 "round_summary",
@@ -36,7 +37,12 @@ def create_pipeline() -> Pipeline:
                 "learning_curve",
                 name="extend_learning_curve",
             ),
-            node(draw_calibration, ["outcome_history", "params:round"], "calibration_figure", name="draw_calibration"),
+            node(
+                draw_calibration,
+                ["outcome_history", "params:reporting", "params:round"],
+                "calibration_figure",
+                name="draw_calibration",
+            ),
             node(
                 draw_estimates,
                 [

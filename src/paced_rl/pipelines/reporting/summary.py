@@ -31,6 +31,11 @@ def uniform_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
     return outcomes[(outcomes["reason"] != ScheduleReason.SELECTED) & (outcomes["num_scored"] > 0)]
 
 
+def last_rounds(outcomes: pd.DataFrame, *, round_number: int, num_rounds: int) -> pd.DataFrame:
+    """The outcomes of this round and the ones before it, `num_rounds` in all."""
+    return outcomes[outcomes["scheduled_round"] > round_number - num_rounds]
+
+
 def verdict_part(verdicts: pd.DataFrame) -> dict[str, Any]:
     """Verifier ledger and diversity."""
     right = verdicts[verdicts["status"] == VerdictStatus.RIGHT]
@@ -54,9 +59,10 @@ def _accuracy(outcomes: pd.DataFrame) -> float | None:
     return float(outcomes["num_correct"].sum() / scored) if scored else None
 
 
-def outcome_part(outcome_history: pd.DataFrame, *, round_number: int) -> dict[str, Any]:
+def outcome_part(outcome_history: pd.DataFrame, *, round_number: int, num_rounds: int) -> dict[str, Any]:
     """Accuracy, informativeness and the error of the estimates; the window's calibration."""
-    scored = outcome_history[outcome_history["num_scored"] > 0]
+    scored = last_rounds(outcome_history, round_number=round_number, num_rounds=num_rounds)
+    scored = scored[scored["num_scored"] > 0]
     now = scored[scored["scheduled_round"] == round_number]
     selected = now[now["reason"] == ScheduleReason.SELECTED]
     audit, window = uniform_outcomes(now), uniform_outcomes(scored)

@@ -116,6 +116,7 @@ def score_training_batch(
 def train_policy(
     training_batch: pd.DataFrame,
     behaviour_log_probs: pd.DataFrame,
+    previous_outcome_history: pd.DataFrame,
     prompt_embeddings: TableReader,
     behaviour_policy: Checkpoint,
     log_z_head: Checkpoint,
@@ -127,7 +128,7 @@ def train_policy(
     seed: int,
 ) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles, pd.DataFrame]:
     """The next policy, head and optimiser state, and one row of metrics per optimiser step."""
-    from paced_rl.pipelines.training.state import open_trainer, trainer_files, training_examples
+    from paced_rl.pipelines.training.state import open_trainer, past_of, trainer_files, training_examples
     from paced_rl.policies import deterministic_algorithms
     from paced_rl.training.trainer import train_round
 
@@ -140,8 +141,10 @@ def train_policy(
         sampling_temperature=rollout.sampling_temperature,
         seed=derive_seed(seed, "training", round_number),
     )
-    embeddings = embeddings_of(prompt_embeddings, training_batch["prompt_id"])
-    examples = training_examples(training_batch, behaviour_log_probs, embeddings, training=training)
+    wanted = pd.concat([training_batch["prompt_id"], previous_outcome_history["prompt_id"]])
+    embeddings = embeddings_of(prompt_embeddings, wanted)
+    past = past_of(previous_outcome_history, embeddings, training=training, round_number=round_number)
+    examples = training_examples(training_batch, behaviour_log_probs, embeddings, training=training, past=past)
     num_rows = len(training_batch) * training.num_epochs
     with progress_bar("train", num_rows) as advance, deterministic_algorithms(policy.is_deterministic):
         rows = train_round(trainer, examples, on_progress=advance)

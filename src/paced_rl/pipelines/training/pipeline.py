@@ -39,6 +39,7 @@ def create_pipeline() -> Pipeline:
                 [
                     "training_batch",
                     "behaviour_log_probs",
+                    "previous_outcome_history@round",
                     "prompt_embeddings",
                     "previous_policy@round",
                     "previous_log_z_head@round",

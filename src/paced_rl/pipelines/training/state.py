@@ -13,6 +13,7 @@ from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
 from paced_rl.policies import LoadedPolicy, open_policy, policy_files
 from paced_rl.training.head_state import head_files, load_head
+from paced_rl.training.head_training import HeadRows, past_rows
 from paced_rl.training.optimizer_state import optimizer_tensors, restore_optimizer
 from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers
 from paced_rl.types import Checkpoint, CheckpointFiles, Origin, ScheduleReason
@@ -68,6 +69,7 @@ def training_examples(
     embeddings: Mapping[str, np.ndarray],
     *,
     training: TrainingParameters,
+    past: HeadRows | None = None,
 ) -> TrainingExamples:
     """The rows of the batch as the trainer takes them.
 
@@ -93,6 +95,31 @@ def training_examples(
         is_fresh=is_fresh,
         head_weights=weights,
         embeddings=np.stack([embeddings[prompt_id] for prompt_id in prompt_ids]),
+        past=past,
+    )
+
+
+def past_of(
+    outcome_history: pd.DataFrame,
+    embeddings: Mapping[str, np.ndarray],
+    *,
+    training: TrainingParameters,
+    round_number: int,
+) -> HeadRows | None:
+    """The scored groups of earlier rounds that still count for the head; None where there are none."""
+    age = round_number - outcome_history["scheduled_round"]
+    past = outcome_history[(outcome_history["num_scored"] > 0) & (age > 0) & (age <= training.log_z_past_rounds)]
+    if past.empty:
+        return None
+    is_selected = (past["reason"] == ScheduleReason.SELECTED).to_numpy()
+    return past_rows(
+        embeddings=np.stack([embeddings[prompt_id] for prompt_id in past["prompt_id"]]),
+        ages=(round_number - past["scheduled_round"]).to_numpy(),
+        num_correct=past["num_correct"].to_numpy(),
+        num_scored=past["num_scored"].to_numpy(),
+        weights=np.where(is_selected, 1.0, training.log_z_audit_weight),
+        half_life=training.log_z_half_life,
+        reward_temperature=training.reward_temperature,
     )
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from paced_rl.parameters import ReportingParameters, VerificationParameters
+from paced_rl.parameters import ReportingParameters, TrainingParameters, VerificationParameters
 from paced_rl.pipelines.columns import arguments_of
 from paced_rl.schemas import OUTCOME_HISTORY, VERDICTS
 from paced_rl.timing import record
@@ -45,6 +45,7 @@ def record_outcomes(
     verdicts: pd.DataFrame,
     previous_outcome_history: pd.DataFrame,
     reporting: ReportingParameters,
+    training: TrainingParameters,
     round_number: int,
 ) -> pd.DataFrame:
     """What was predicted of each scheduled prompt and what came out, for this round and the last ones."""
@@ -61,5 +62,7 @@ def record_outcomes(
         columns=OUTCOME_HISTORY.names,
     )
     earlier = previous_outcome_history[OUTCOME_HISTORY.names]
-    earlier = earlier[earlier["scheduled_round"] > round_number - reporting.calibration_window]
+    # This round's training reads what the round before kept: one round more than the head looks back.
+    num_rounds = max(reporting.calibration_window, training.log_z_past_rounds)
+    earlier = earlier[earlier["scheduled_round"] > round_number - num_rounds]
     return pd.concat([earlier, now], ignore_index=True) if len(earlier) else now

@@ -12,7 +12,14 @@ def create_pipeline() -> Pipeline:
             node(verify_rollouts, ["rollouts", "prompts", "params:verification"], "verdicts", name="verify_rollouts"),
             node(
                 record_outcomes,
-                ["schedule", "verdicts", "previous_outcome_history@round", "params:reporting", "params:round"],
+                [
+                    "schedule",
+                    "verdicts",
+                    "previous_outcome_history@round",
+                    "params:reporting",
+                    "params:training",
+                    "params:round",
+                ],
                 "outcome_history",
                 name="record_outcomes",
             ),
