@@ -72,6 +72,8 @@ def _run_rounds(project: Path, num_rounds: int, clock: Clock) -> dict[int, dict[
     start = clock()
     for number in run_rounds(project, range(1, num_rounds + 1), params=PARAMS):
         rounds[number] = {**stopwatch.take(), "round": clock() - start, "memory": _resident_bytes()}
+        if number % 25 == 0:
+            print(f"  round {number}: {_beside(rounds[number]):.3f} s beside generation and training", flush=True)
         start = clock()
     return rounds
 

@@ -214,9 +214,17 @@ def test_the_edges_of_the_rules_pass(groups: dict[str, Any]) -> None:
 def test_a_missing_previous_round_names_the_command_that_makes_it() -> None:
     missing = ["previous_policy@round", "previous_log_z_head@round"]
     assert message_of(preflight.check_previous_round, missing=missing, round_number=3, experiment="paced") == (
-        "round 3 of experiment 'paced' needs round 2, which is missing (log_z_head, policy): run "
+        "round 3 of experiment 'paced' needs round 2, which is missing or damaged (log_z_head, policy): run "
         "`kedro run --pipeline=paced_round --params round=2,experiment=paced`"
     )
+
+
+def test_the_command_keeps_the_parameters() -> None:
+    params = {"round": 3, "experiment": "x", "training": {"learning_rate": 0.1, "objective": "grpo"}}
+    shown = message_of(
+        preflight.check_previous_round, missing=["previous_policy"], round_number=3, experiment="x", params=params
+    )
+    assert shown.endswith("--params round=2,experiment=x,training.learning_rate=0.1,training.objective=grpo`")
 
 
 def test_the_command_keeps_the_environment_and_round_1_needs_a_start() -> None:
@@ -224,7 +232,7 @@ def test_the_command_keeps_the_environment_and_round_1_needs_a_start() -> None:
         preflight.check_previous_round, missing=["previous_policy@round"], round_number=1, experiment="x", env="gpu"
     )
     assert shown == (
-        "round 1 of experiment 'x' needs the state it starts from, which is missing (policy): run "
+        "round 1 of experiment 'x' needs the state it starts from, which is missing or damaged (policy): run "
         "`kedro run --pipeline=start --env=gpu --params experiment=x`"
     )
     preflight.check_previous_round(missing=[], round_number=3, experiment="x")

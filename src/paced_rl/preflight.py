@@ -12,6 +12,7 @@ from typing import Any
 import click
 from pydantic import BaseModel, ValidationError
 
+from paced_rl.command_lines import params_option
 from paced_rl.parameters import GROUPS
 
 TOP_LEVEL_PARAMETERS = ("experiment", "round", "seed", "tracking.enabled")
@@ -223,14 +224,22 @@ def check_determinism(policy: Any, environment: Mapping[str, str]) -> None:
         )
 
 
-def check_previous_round(*, missing: Iterable[str], round_number: int, experiment: str, env: str | None = None) -> None:
-    """Refuses a round whose predecessor has not been run.
+def check_previous_round(
+    *,
+    missing: Iterable[str],
+    round_number: int,
+    experiment: str,
+    env: str | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuses a round whose predecessor has not been run, or whose files are not what it wrote.
 
     Args:
-        missing: catalog names of the previous round's state that are not on disk.
+        missing: catalog names of the previous round's state that are not on disk, or damaged there.
         round_number: the round that is about to run, 1 or more.
         experiment: its experiment.
         env: Kedro environment, repeated in the suggested command.
+        params: as `--params`, repeated there too: without them the previous round would be made with other ones.
 
     Raises:
         PreflightError: when anything is missing.
@@ -238,14 +247,12 @@ def check_previous_round(*, missing: Iterable[str], round_number: int, experimen
     names = sorted({name.partition("@")[0].removeprefix("previous_") for name in missing})
     if not names:
         return
-    flags = f"{f'--env={env} ' if env else ''}--params "
-    if round_number == 1:
-        raise PreflightError(
-            f"round 1 of experiment '{experiment}' needs the state it starts from, which is missing "
-            f"({', '.join(names)}): run `kedro run --pipeline=start {flags}experiment={experiment}`"
-        )
     before = round_number - 1
+    what = f"round {before}" if before else "the state it starts from"
+    pipeline, number = ("paced_round", {"round": before}) if before else ("start", {})
+    others = {name: value for name, value in (params or {}).items() if name not in ("round", "experiment")}
+    flags = f"{f'--env={env} ' if env else ''}--params {params_option({**number, 'experiment': experiment, **others})}"
     raise PreflightError(
-        f"round {round_number} of experiment '{experiment}' needs round {before}, which is missing "
-        f"({', '.join(names)}): run `kedro run --pipeline=paced_round {flags}round={before},experiment={experiment}`"
+        f"round {round_number} of experiment '{experiment}' needs {what}, which is missing or damaged "
+        f"({', '.join(names)}): run `kedro run --pipeline={pipeline} {flags}`"
     )

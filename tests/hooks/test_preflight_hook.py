@@ -79,7 +79,8 @@ def check(pipeline: Pipeline, *, round_number: int, policy: Any = None) -> None:
 
 def test_a_round_without_its_predecessor_names_the_command() -> None:
     with pytest.raises(
-        PreflightError, match=r"needs round 2, which is missing \(policy\): run .*--env=gpu --params round=2,"
+        PreflightError,
+        match=r"needs round 2, which is missing or damaged \(policy\): run .*--env=gpu --params round=2,",
     ):
         check(start() + rollout(), round_number=3)
     check(start() + rollout(), round_number=3, policy="there")

@@ -24,7 +24,7 @@ ALWAYS = {"timings", "provenance"}
 
 
 def outputs(pipeline: Pipeline, parameter: str | None = None) -> set[str]:
-    """What the nodes of a pipeline write into the folders of a round; of those that take a parameter, if one is named."""
+    """What the nodes of a pipeline write into the folders of a round; only of those that take a parameter, if named."""
     nodes = [node for node in pipeline.nodes if parameter is None or parameter in node.inputs]
     of_experiment = {"reference_policy", "prompts", "prompt_embeddings", "start_evaluation"}
     return {name for node in nodes for name in node.outputs if "@" not in name} - of_experiment

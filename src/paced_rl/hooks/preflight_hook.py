@@ -54,6 +54,7 @@ class PreflightHook:
                 round_number=catalog["params:round"].load(),
                 experiment=catalog["params:experiment"].load(),
                 env=run_params.get("env"),
+                params=run_params.get("runtime_params"),
             )
 
 

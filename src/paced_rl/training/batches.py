@@ -64,14 +64,14 @@ def split_minibatches(num_rows: int, num_minibatches: int, *, seed: int, epoch: 
 
 
 def split_microbatches(lengths: np.ndarray, *, max_tokens: int) -> list[np.ndarray]:
-    """Cuts rows into groups whose padded size (rows × longest) is at most `max_tokens`, sorted by length.
+    """Cuts sequences into groups whose padded size (sequences × longest) is at most `max_tokens`, sorted by length.
 
     Args:
-        lengths: [N] tokens per row, prompt and completion together.
-        max_tokens: budget; a single row that is longer than it still gets a pass of its own.
+        lengths: [N] tokens per sequence.
+        max_tokens: budget; a single sequence that is longer than it still gets a pass of its own.
 
     Returns:
-        Arrays of row indices that together hold every row once, shortest rows first.
+        Arrays of indices that together hold every sequence once, shortest first.
     """
     parts: list[np.ndarray] = []
     order = np.argsort(lengths, kind="stable")
