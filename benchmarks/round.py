@@ -34,7 +34,8 @@ from scratch_project import Clock, Stopwatch, copy_project
 EXPERIMENT = "benchmark"
 EVALUATION_EVERY = 5  # as in conf/base
 NUM_STEPS_PER_GENERATION = 2
-"""Optimiser steps per round, TRL's `steps_per_generation`; ours is `training.num_minibatches`."""
+"""Optimiser steps per round: TRL's `steps_per_generation`, and `training.num_minibatches` of ours here, whose default
+does not divide the completions evenly, as TRL needs it."""
 
 WORK = ("generation", "verification", "scoring forward", "training forward and backward")
 OVERHEAD = (
@@ -83,7 +84,8 @@ def _run_rounds(project: Path, num_rounds: int, clock: Clock) -> dict[int, dict[
     stopwatch = Stopwatch(clock)
     _wrap_parts(stopwatch)
     rounds: dict[int, dict[str, float]] = {}
-    iterator = run_rounds(project, range(1, num_rounds + 1), params={"experiment": EXPERIMENT})
+    params = {"experiment": EXPERIMENT, "training": {"num_minibatches": NUM_STEPS_PER_GENERATION}}
+    iterator = run_rounds(project, range(1, num_rounds + 1), params=params)
     while True:
         start = clock()
         round_number = next(iterator, None)

@@ -1,7 +1,7 @@
 """One experiment, one process: a file that says who works on it, refused to anybody else.
 
-The lock is `data/.locks/experiment=<name>.json`, made with O_EXCL, so that it is exclusive on every file system, also
-between hosts. A process that dies leaves it behind; the next one on the same host sees that it is dead and takes over.
+The lock is `data/.locks/experiment=<name>.json`, made by a hard link, which fails where there is one, also between
+hosts. A process that dies leaves it behind; the next one on the same host sees that it is dead and takes over.
 Looking and replacing happen under a short `flock`: of two processes that find the same dead lock, one replaces it, and
 the other then finds a live one.
 """
@@ -82,7 +82,7 @@ def read_holder(path: Path) -> Holder | None:
     """Who a lock file names; None where there is none or it names nobody."""
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):  # ValueError: an empty file, left by a crash while it was made
+    except (FileNotFoundError, ValueError, TypeError):  # ValueError: not JSON, e.g. emptied by hand
         return None
 
 
@@ -122,14 +122,16 @@ def _take(path: Path, experiment: str) -> None:
 
 
 def _create(path: Path, experiment: str) -> None:
+    """A link to a written file: a process that is killed here leaves no lock that does not say whose it is."""
+    written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with explain_full_disk(path), path.open("x", encoding="utf-8") as file:
-            json.dump(asdict(_this_process()), file)
+        with explain_full_disk(path):
+            written.write_text(json.dumps(asdict(_this_process())), encoding="utf-8")
+            path.hardlink_to(written)
     except FileExistsError as error:  # by another host, which does not see our guard
         raise ExperimentLockedError(_unknown(path, experiment, read_holder(path))) from error
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def _give_back(path: Path) -> None:

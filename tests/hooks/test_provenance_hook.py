@@ -96,6 +96,15 @@ def test_a_run_in_which_every_node_was_cached_changes_nothing(project: Path) -> 
     assert run_round(project, seed=2, executed=[]) == before
 
 
+def test_a_finished_round_without_the_file_gets_one_though_every_node_is_cached(project: Path) -> None:
+    """As a process leaves it that is killed after its last node."""
+    before = run_round(project)
+    (project / "data/provenance/experiment=paced/round=0001/provenance.json").unlink()
+    found = run_round(project, executed=())
+    assert found["parameters"] == before["parameters"]
+    assert found["git"] is None, "nobody knows which code it was"
+
+
 def test_of_a_failed_run_the_nodes_count_that_finished(project: Path) -> None:
     run_round(project, seed=1)
     second = commit(project, "one.py")

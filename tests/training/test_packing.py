@@ -1,5 +1,6 @@
-"""Sequences that share prompts: every row is in them once, and gets the log-probabilities and gradients it has alone."""
+"""Sequences that share prompts: they hold every row once, with the log-probabilities and gradients it has alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def model_of(model_type: str, **changes: Any) -> Any:
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").double().eval()
 
 
-def batches_of(prompts: list[list[int]], completions: list[list[int]], **limits: int) -> list[PackedBatch]:
+def batches_of(prompts: Sequence[Any], completions: Sequence[Any], **limits: int) -> list[PackedBatch]:
     limits = {"max_tokens": 10_000, "max_shared_length": 10_000, **limits}
     return list(pack_batches(prompts, completions, **limits, pad_token_id=0, device=CPU))
 
@@ -52,7 +53,8 @@ def test_a_prompt_is_read_once_for_its_completions() -> None:
 
     assert batch.rows.tolist() == [0, 2, 1]
     assert batch.token_ids.tolist() == [[5, 6, 2, 3, 8, 7, 4]]
-    assert batch.position_ids is not None and batch.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 2, 0, 1]]
     assert batch.completion_ids.tolist() == [2, 3, 1, 8, 1, 4, 1]
     assert batch.predictors.tolist() == [1, 2, 3, 1, 4, 5, 6]
     assert batch.completion_mask.tolist() == [[True, True, True], [True, True, False], [True, True, False]]
@@ -68,6 +70,7 @@ def test_a_prompt_is_read_once_for_its_completions() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(rows=rows(), max_tokens=st.integers(1, 60), max_shared_length=st.integers(0, 40))
 def test_every_row_is_in_one_batch_and_what_predicts_it_stands_before_it(
     rows: tuple[list[list[int]], list[list[int]]], max_tokens: int, max_shared_length: int
@@ -80,7 +83,11 @@ def test_every_row_is_in_one_batch_and_what_predicts_it_stands_before_it(
         num_sequences, length = batch.token_ids.shape
         assert num_sequences * length <= max_tokens or num_sequences == 1
         assert (batch.attention_mask is None) == (batch.position_ids is None) == (len(batch.rows) == num_sequences)
-        assert length <= min(max_tokens, max_shared_length) or batch.attention_mask is None
+        first_predictors = batch.predictors[batch.completion_mask.nonzero()[:, 1] == 0]
+        num_rows = torch.bincount(first_predictors // length).tolist()
+        lengths = (batch.token_ids != 0).sum(1).tolist()
+        limit = min(max_tokens, max_shared_length)
+        assert all(used <= limit or count == 1 for used, count in zip(lengths, num_rows, strict=True))
         read = batch.token_ids.flatten()[batch.predictors].tolist()
         for row, mask in zip(batch.rows, batch.completion_mask.tolist(), strict=True):
             assert mask == [place < len(completions[row]) for place in range(len(mask))]
@@ -89,6 +96,7 @@ def test_every_row_is_in_one_batch_and_what_predicts_it_stands_before_it(
         assert batch.completion_ids.tolist() == [token for row in batch.rows for token in completions[row]]
 
 
+@settings(deadline=None)
 @given(rows=rows())
 def test_without_a_limit_no_token_is_read_twice(rows: tuple[list[list[int]], list[list[int]]]) -> None:
     prompts, completions = rows
@@ -98,26 +106,32 @@ def test_without_a_limit_no_token_is_read_twice(rows: tuple[list[list[int]], lis
     assert batch.token_ids.shape == (1, sum(map(len, distinct)) + sum(len(y) - 1 for y in completions))
 
 
+@pytest.mark.parametrize("max_shared_length", [0, 20, 1000])
 @pytest.mark.parametrize("model_type", SHARING_MODEL_TYPES)
-@settings(max_examples=8, deadline=None)
-@given(rows=rows(), max_shared_length=st.integers(0, 40))
-def test_rows_that_share_a_sequence_are_as_each_alone(
-    model_type: str, rows: tuple[list[list[int]], list[list[int]]], max_shared_length: int
-) -> None:
-    model, (prompts, completions) = model_of(model_type), rows
-    alone = [log_probs_alone(model, np.array(x), np.array(y)) for x, y in zip(prompts, completions, strict=True)]
-    sum((values.sum() ** 2 for values in alone), torch.zeros(())).backward()
-    expected = [parameter.grad for parameter in model.parameters()]
+def test_rows_that_share_a_sequence_are_as_each_alone(model_type: str, max_shared_length: int) -> None:
+    model, draw = model_of(model_type), np.random.default_rng(max_shared_length)
+    distinct = [draw.integers(1, VOCABULARY, size=length) for length in (1, 4, 4, 7)]
+    prompts = [distinct[index] for index in draw.integers(len(distinct), size=14)]
+    completions = [draw.integers(1, VOCABULARY, size=draw.integers(1, 9)) for _ in prompts]
+    alone = [
+        log_probs_alone(model, prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    torch.stack([values.sum() ** 2 for values in alone]).sum().backward()
+    expected = gradients_of(model)
     model.zero_grad(set_to_none=True)
 
-    for batch in batches_of(prompts, completions, max_tokens=50, max_shared_length=max_shared_length):
+    # transformers normalises in float32, whatever the model's type.
+    for batch in batches_of(prompts, completions, max_tokens=60, max_shared_length=max_shared_length):
         log_probs = completion_log_probs(model, batch, temperature=TEMPERATURE)
         for row, values in zip(batch.rows, log_probs, strict=True):
-            torch.testing.assert_close(values[: len(completions[row])], alone[row], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(values[: len(completions[row])], alone[row], rtol=1e-5, atol=1e-5)
             assert (values[len(completions[row]) :] == 0).all()
         log_probs.sum(1).square().sum().backward()
-    for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(gradients_of(model), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def gradients_of(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
 def test_only_models_of_plain_attention_share_sequences() -> None:
@@ -137,7 +151,7 @@ def test_models_with_a_window_are_scored_row_by_row(model_type: str) -> None:
     assert batch.attention_mask is None
     for row, values in zip(batch.rows, log_probs, strict=True):
         alone = log_probs_alone(model, np.array(prompts[row]), np.array(completions[row]))
-        torch.testing.assert_close(values[: len(completions[row])], alone, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(values[: len(completions[row])], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_the_model_keeps_all_its_logits_for_others() -> None:

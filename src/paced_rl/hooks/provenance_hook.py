@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class ProvenanceHook:
-    """Merges what a run has executed into the round's file; a run in which every node was cached changes nothing."""
+    """Merges what a run has executed into the round's file; one in which every node was cached does not touch it."""
 
     def __init__(self) -> None:
         self._git: dict[str, Any] | None = None
@@ -36,6 +36,7 @@ class ProvenanceHook:
         """Forgets what an earlier run in this process left."""
         self._project, self._env = Path(run_params["project_path"]), run_params.get("env")
         self._pipeline = pipeline
+        self._git = None
         self._started.clear()
         self._saved.clear()
 
@@ -70,9 +71,13 @@ class ProvenanceHook:
             up_to_date: nodes of the round that are now, whether this run has executed them or not.
         """
         finished = [node for node in self._started if set(node.outputs) <= self._saved[node]]
-        if "provenance" not in catalog or not any("experiment" in _partitions(x, catalog) for x in self._started):
+        if "provenance" not in catalog:
             return
         earlier = read(catalog, "provenance") or {}
+        # A run that was killed between its last node and this hook has left a finished round without the file.
+        news = self._started if earlier else [*self._started, *up_to_date]
+        if not any("experiment" in _partitions(node, catalog) for node in news):
+            return
         parameters = _full_parameters(catalog)
         nodes = dict(earlier.get("nodes", {}))
         for node in self._started:
