@@ -5,9 +5,12 @@ value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` re
 """
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+DAPO_CLIP_RATIO_HIGH = 0.28
+"""Of https://arxiv.org/abs/2503.14476: unlikely tokens may gain more than GRPO lets them."""
 
 
 class _Group(BaseModel):
@@ -124,7 +127,8 @@ class VerificationParameters(_Group):
 class TrainingParameters(_Group):
     """The objective, the optimiser, the log-Z head, replay."""
 
-    objective: Literal["paced", "grpo"] = "paced"
+    objective: Literal["paced", "vargrad", "grpo", "dr_grpo", "dapo", "rloo"] = "paced"
+    """`paced` learns log Z, `vargrad` takes the group's own; the others are policy gradients (docs/paper_map.md)."""
     reward_temperature: float = Field(0.05, gt=0)
     """β: rewards enter as r/β, and β·log Z is an accuracy."""
     learning_rate: float = Field(1e-4, ge=0)
@@ -139,7 +143,14 @@ class TrainingParameters(_Group):
     max_tokens_per_forward: int = Field(16384, ge=1)
     """Padded tokens in one forward and backward pass; gradients accumulate, so it changes memory and not results."""
     clip_ratio: float = Field(0.2, gt=0)
-    """`grpo` only: importance weights outside 1 ± this give no gradient."""
+    """`grpo`, `dr_grpo`, `dapo`: importance weights outside 1 ± this give no gradient."""
+    clip_ratio_high: float | None = Field(None, gt=0)
+    """The same above 1; null takes 0.28 with `dapo`, its paper's, and `clip_ratio` with the others."""
+    importance_correction: Literal["off", "token", "sequence"] = "off"
+    """Weighs fresh tokens or completions by π_old/π_sampler, for samplers that differ from the trainer. `sequence` also
+    weighs the head's rows; `token` is for losses that are sums over tokens: not `paced`, not `vargrad`."""
+    importance_cap: float = Field(2.0, ge=1)
+    """Largest such weight."""
     log_z_learning_rate: float = Field(1e-3, ge=0)
     """Of the log-Z head."""
     log_z_hidden_size: int = Field(128, ge=1)
@@ -167,12 +178,42 @@ class TrainingParameters(_Group):
         """Earlier rounds the head is trained on: those whose groups count at least an eighth."""
         return math.ceil(3 * self.log_z_half_life)
 
+    @property
+    def needs_groups(self) -> bool:
+        """Whether the loss of a completion is made of its siblings' rewards too."""
+        return self.objective != "paced"
+
+    @property
+    def is_trajectory_balance(self) -> bool:
+        """Whether the loss is a squared residual of the whole completion."""
+        return self.objective in ("paced", "vargrad")
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """How far below and above 1 an importance weight may be."""
+        default = DAPO_CLIP_RATIO_HIGH if self.objective == "dapo" else self.clip_ratio
+        return self.clip_ratio, default if self.clip_ratio_high is None else self.clip_ratio_high
+
+    @field_validator("importance_correction", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
+
     @model_validator(mode="after")
-    def _grpo_has_no_replay(self) -> Self:
-        if self.objective == "grpo" and self.replay_max_added > 0:
+    def _whole_groups_have_no_replay(self) -> Self:
+        if self.needs_groups and self.replay_max_added > 0:
             raise ValueError(
-                "objective grpo needs every completion's whole group and takes no replayed rows: "
-                "set training.replay_max_added=0, or run with --env grpo"
+                f"objective {self.objective} needs every completion's whole group and takes no replayed rows: "
+                "set training.replay_max_added=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_completions_have_no_token_weights(self) -> Self:
+        if self.is_trajectory_balance and self.importance_correction == "token":
+            raise ValueError(
+                f"objective {self.objective} squares a residual of the whole completion, which is no sum over tokens "
+                "that could be weighed one by one: set training.importance_correction to sequence or off"
             )
         return self
 

@@ -173,10 +173,10 @@ def _cross_group_problems(groups: Mapping[str, Any]) -> Iterator[str]:
     data, scheduling, rollout, training = (
         groups[name] for name in ("data_preparation", "scheduling", "rollout", "training")
     )
-    if training.objective == "grpo" and rollout.group_size == 1:
+    if training.needs_groups and rollout.group_size == 1:
         yield (
-            "training.objective = grpo with rollout.group_size = 1: the advantage of a lone completion is always 0, "
-            "so nothing would be learned; set rollout.group_size to 2 or more"
+            f"training.objective = {training.objective} with rollout.group_size = 1: a completion is compared with its "
+            "siblings, and without any nothing would be learned; set rollout.group_size to 2 or more"
         )
     # How many prompts a file holds is known only when it is read.
     if data.source == "countdown" and scheduling.num_prompts > data.num_train:

@@ -79,7 +79,9 @@ def test_the_past_trains_the_head_and_not_the_policy() -> None:
     examples = make_examples(model)
     size = examples.embeddings.shape[1]
     past = HeadRows(
-        embeddings=np.random.default_rng(1).normal(size=(5, size)), targets=np.full(5, 1 / BETA), weights=np.full(5, 8.0)
+        embeddings=np.random.default_rng(1).normal(size=(5, size)),
+        targets=np.full(5, 1 / BETA),
+        weights=np.full(5, 8.0),
     )
     trained = {}
     for name, rows in {

@@ -1,8 +1,9 @@
-"""Which prompts to take: nearest to a target accuracy, or uniformly by epochs."""
+"""Which prompts to take: by estimate, by belief, by the last measurement, or uniformly by epochs."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from paced_rl.scheduling.beliefs import Beliefs, expected_reward_variance
 from paced_rl.seeds import derive_generator
 
 
@@ -25,8 +26,6 @@ def nearest(
 ) -> Int[np.ndarray, " num_prompts"]:
     """The prompts whose estimate is nearest to the target: the `num_prompts` smallest |estimate − target|.
 
-    One linear partial selection, then a sort of the selected ones only.
-
     Source: prompt selection of https://arxiv.org/abs/2602.12642, τ = 0.5.
     Trap: the prompts it returns are those whose estimates err towards the target, so calibration measured on them is
     worse than on uniformly drawn ones.
@@ -43,18 +42,136 @@ def nearest(
         ValueError: an estimate is not finite, or `num_prompts` is negative or above the number of estimates.
     """
     require_finite(estimates)
-    if not 0 <= num_prompts <= len(estimates):
-        raise ValueError(f"num_prompts = {num_prompts}: it must lie in [0, {len(estimates)}], the number of estimates")
+    return smallest(np.abs(np.asarray(estimates, dtype=np.float64) - target_accuracy), num_prompts)
+
+
+def smallest(costs: Float[np.ndarray, " num_prompts_total"], num_prompts: int) -> Int[np.ndarray, " num_prompts"]:
+    """Indices of the `num_prompts` smallest costs, smallest first; equal ones by lower index, at the boundary too.
+
+    One linear partial selection, then a sort of the selected ones only.
+
+    Raises:
+        ValueError: `num_prompts` is negative or above the number of costs.
+    """
+    if not 0 <= num_prompts <= len(costs):
+        raise ValueError(f"num_prompts = {num_prompts}: it must lie in [0, {len(costs)}], the number of estimates")
     if num_prompts == 0:
         return np.empty(0, dtype=np.int64)
-    distances = np.abs(np.asarray(estimates, dtype=np.float64) - target_accuracy)
-    # The partition finds the boundary distance; which of several prompts at exactly that distance argpartition would
-    # keep is unspecified, so they are taken explicitly, by index.
-    boundary = np.partition(distances, num_prompts - 1)[num_prompts - 1]
-    inside = np.flatnonzero(distances < boundary)
-    on_boundary = np.flatnonzero(distances == boundary)[: num_prompts - inside.size]
+    # The partition finds the boundary; which of several prompts at exactly that cost argpartition would keep is
+    # unspecified, so they are taken explicitly, by index.
+    boundary = np.partition(costs, num_prompts - 1)[num_prompts - 1]
+    inside = np.flatnonzero(costs < boundary)
+    on_boundary = np.flatnonzero(costs == boundary)[: num_prompts - inside.size]
     selected = np.concatenate([inside, on_boundary])
-    return selected[np.lexsort((selected, distances[selected]))]
+    return selected[np.lexsort((selected, costs[selected]))]
+
+
+def softened(
+    estimates: Float[np.ndarray, " num_prompts_total"],
+    *,
+    target_accuracy: float,
+    softening: float,
+    num_prompts: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " num_prompts"]:
+    """Prompts drawn one after the other without replacement, each with weight exp(−(estimate − τ)²/(2·softening²)).
+
+    By the Gumbel top-k trick: the largest log weight + Gumbel noise. A small softening draws nearly as `nearest`
+    chooses, a large one uniformly. It softens the winner's curse: prompts with other estimates are taken too.
+
+    Source: ours; the trick: Kool et al. 2019, https://arxiv.org/abs/1903.06059.
+
+    Args:
+        estimates: [num_prompts_total], estimated accuracies.
+        target_accuracy: τ.
+        softening: standard deviation of the weight, in units of accuracy, above 0.
+        num_prompts: how many to take.
+        generator: of this round alone.
+
+    Returns:
+        Indices into `estimates` in the order of drawing.
+
+    Raises:
+        ValueError: an estimate is not finite, `softening` is not above 0, or see `smallest`.
+    """
+    require_finite(estimates)
+    if not softening > 0:
+        raise ValueError(f"scheduling.softening = {softening}: it must be above 0; selector nearest is its limit at 0")
+    log_weights = -((np.asarray(estimates, dtype=np.float64) - target_accuracy) ** 2) / (2.0 * softening**2)
+    return smallest(-(log_weights + generator.gumbel(size=len(estimates))), num_prompts)
+
+
+def posterior(beliefs: Beliefs, *, num_prompts: int) -> Int[np.ndarray, " num_prompts"]:
+    """The prompts with the largest expected p(1 − p) under what is believed of each.
+
+    Source: ours. It generalises through the prior (the estimate), remembers through the counts, and discounts doubt.
+
+    Returns:
+        Indices into `beliefs`, largest first; equal ones by lower index.
+    """
+    return smallest(-expected_reward_variance(beliefs), num_prompts)
+
+
+def beta_thompson(
+    beliefs: Beliefs, *, target_accuracy: float, num_prompts: int, generator: np.random.Generator
+) -> Int[np.ndarray, " num_prompts"]:
+    """The prompts whose accuracy, drawn once from what is believed of each, is nearest to the target.
+
+    Source: Thompson sampling of MoPPS, https://arxiv.org/abs/2507.04632, where beliefs are those of
+    `posterior_beliefs` with the uniform prior.
+
+    Returns:
+        Indices into `beliefs`, nearest draw first.
+    """
+    draws = generator.beta(beliefs.right, beliefs.wrong)
+    return nearest(draws, target_accuracy=target_accuracy, num_prompts=num_prompts)
+
+
+def pass_rate_variance(
+    last_accuracies: Float[np.ndarray, " num_prompts_total"],
+    last_ages: Float[np.ndarray, " num_prompts_total"],
+    *,
+    num_prompts: int,
+    retest_share: float,
+    retest_after: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " num_prompts"]:
+    """The prompts with the largest p(1 − p) when last measured, and beside them a share of tests.
+
+    Due for a test are prompts that have no measurement, and prompts measured as solved (p = 1) or unsolved (p = 0) at
+    least `retest_after` rounds ago. They get `round(num_prompts · retest_share)` places, the longest unmeasured first.
+    The other places go by p(1 − p). Where either has too few prompts, the other fills up; solved and unsolved prompts
+    that are not due come last. All ties are broken at random, because measured accuracies have few values.
+
+    Source: prioritised replay with re-tests of solved and unsolved problems, https://arxiv.org/abs/2601.02648.
+    Differs: written from its one-line description, without its text; the share and the age are ours.
+
+    Args:
+        last_accuracies: newest measured p of each prompt, NaN without one; see `last_measured`.
+        last_ages: its age in rounds, infinite without one.
+        num_prompts: how many to take.
+        retest_share: in [0, 1].
+        retest_after: rounds, at least 1.
+        generator: of this round alone.
+
+    Returns:
+        Indices: by p(1 − p) first, then the tests, then what fills up.
+    """
+    order = generator.permutation(len(last_accuracies))
+    accuracies, ages = last_accuracies[order], last_ages[order]
+    variances = accuracies * (1.0 - accuracies)
+    is_due = np.isnan(accuracies) | ((variances == 0) & (ages >= retest_after))
+    num_tests = min(round(num_prompts * retest_share), int(is_due.sum()))
+    tests = smallest(np.where(is_due, -ages, np.inf), num_tests)
+    is_informative = ~is_due & (variances > 0)
+    chosen = smallest(
+        np.where(is_informative, -variances, np.inf), min(num_prompts - num_tests, int(is_informative.sum()))
+    )
+    # What is left, the due ones first.
+    costs = np.where(is_due, -ages, -variances + 1.0)
+    costs[np.concatenate([chosen, tests])] = np.inf
+    spare = smallest(costs, num_prompts - len(chosen) - len(tests))
+    return order[np.concatenate([chosen, tests, spare])]
 
 
 def uniform_positions(

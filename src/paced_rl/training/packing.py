@@ -53,11 +53,13 @@ class _Sequence:
     """Places of the prompt that was added last."""
 
     def add_prompt(self, prompt: Sequence[int]) -> None:
+        """Begins the rows of another prompt."""
         begin = len(self.token_ids)
         self.last_prompt = range(begin, begin + len(prompt))
         self._add_piece(prompt, first_position=0)
 
     def add_completion(self, row: int, completion: Sequence[int]) -> None:
+        """Adds a row, whose prompt is the one added last."""
         begin = len(self.token_ids)
         self._add_piece(completion[:-1], first_position=len(self.last_prompt))
         self.predictors += [self.last_prompt[-1], *range(begin, len(self.token_ids))]
@@ -125,6 +127,7 @@ def _share_sequences(
 def _pad(
     sequences: list[_Sequence], completions: Sequence[Sequence[int]], *, pad_token_id: int, device: torch.device
 ) -> PackedBatch:
+    """One forward pass of these sequences, with the mask and the positions that shared ones need."""
     length = max(len(sequence.token_ids) for sequence in sequences)
     rows = [row for sequence in sequences for row in sequence.rows]
 

@@ -24,9 +24,9 @@ sequence needs: a recurrent layer, or positions from a mask, would carry one row
 def shared_length(model: "PreTrainedModel") -> int:
     """Tokens up to which rows may share a sequence of this model; 0 where each row needs its own.
 
-    Half of the hidden size: attention then does at most a twelfth of the work of the other layers, 4·L·d operations per
-    token and layer beside 24·d² at sequence length L and hidden size d. Longer sequences share prompts further, and
-    rows longer than that gain nothing, since most of their tokens are their own.
+    Half of the hidden size: attention, which also runs over the pairs that the mask hides, then does about a twelfth of
+    the work of the other layers, 4·L·d operations per token and layer beside 24·d² at sequence length L and hidden size
+    d. A row longer than that has a sequence of its own, and its prompt is read again for each of its completions.
     """
     config = model.config.get_text_config()
     # Absent from configurations of models without such layers. A window would count the tokens of other rows.
