@@ -1,6 +1,8 @@
 """Kedro's settings for this project."""
 
+import importlib.util
 import os
+import sys
 
 from paced_rl.configuration import RoundConfigLoader
 from paced_rl.hooks import LockHook, MlflowHook, PreflightHook, ProvenanceHook, SummaryHook, TimingsHook
@@ -17,6 +19,11 @@ for _name, _value in {
     "TRANSFORMERS_VERBOSITY": "error",
 }.items():
     os.environ.setdefault(_name, _value)
+
+if importlib.util.find_spec("ibis") is None:
+    # Kedro tries to import ibis at every load of a parameter, hundreds of times a round, and Python looks for a missing
+    # module anew each time, in every folder of the path. None is Python's own way to say that it is not there.
+    sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]
 
 
 def round_folder(round_number: int, offset: int) -> str:
