@@ -27,8 +27,19 @@ class PacedSession(KedroSession):
         bound = inspect.signature(super().run).bind(*args, **kwargs)
         asked_for = bound.arguments.get("runner")
         bound.arguments["runner"] = choose_runner(asked_for, is_asked_for=_is_runner_on_command_line())
+        _forget_events_of_earlier_runs()
         with locks.RUN_LOCKS:
             return super().run(*bound.args, **bound.kwargs)
+
+
+def _forget_events_of_earlier_runs() -> None:
+    """Kedro-Viz has one hook per process that keeps the events of all runs and writes them all after each.
+
+    Its Workflow tab would show the rounds of a loop as one run, and each round would take longer than the one before.
+    """
+    from kedro_viz.integrations.kedro.run_hooks import pipeline_run_hook
+
+    pipeline_run_hook.__init__()
 
 
 def choose_runner(runner: AbstractRunner | None, *, is_asked_for: bool = False) -> AbstractRunner | None:

@@ -1,5 +1,6 @@
 """Whole rounds of the real project at tiny sizes: what they leave on disk, and that they leave it again."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,11 @@ def test_a_finished_round_run_again_executes_no_node(project: Path) -> None:
     before = written()
     assert run(project, range(2, 3)) == [2]
     assert written() == before
+
+
+def test_kedro_viz_is_told_of_the_last_round_alone(project: Path) -> None:
+    events = json.loads((project / ".viz" / "kedro_pipeline_events.json").read_text())
+    assert [event["event"] for event in events].count("after_pipeline_run") == 1
 
 
 def test_the_same_seed_writes_the_same_bytes_in_another_process(project: Path, tmp_path: Path) -> None:
