@@ -72,8 +72,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         )
     ],
     "training_batch": [
-        {"rollout_id": "r0", "prompt_id": "p0", "origin": "fresh", "reason": "selected", "staleness": 0} | _REPLAYED,
-        {"rollout_id": "r9", "prompt_id": "p1", "origin": "replayed", "reason": "audit", "staleness": 2} | _REPLAYED,
+        {"rollout_id": "r0", "prompt_id": "p0", "origin": "fresh", "reason": "selected", "staleness": 0}
+        | {"finish_reason": "eos"}
+        | _REPLAYED,
+        {"rollout_id": "r9", "prompt_id": "p1", "origin": "replayed", "reason": "audit", "staleness": 2}
+        | {"finish_reason": "eos"}
+        | _REPLAYED,
     ],
     "behaviour_log_probs": [
         {
@@ -100,6 +104,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "mean_residual": -0.1,
             "kl_behaviour_policy": 0.001,
             "clip_fraction": None,
+            "mean_importance_correction": 1.01,
+            "capped_correction_fraction": 0.05,
             "mean_log_prob_gap": 0.001,
         }
         for step in (1, 2)
@@ -109,6 +115,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "scheduled_round": scheduled_round,
             "prompt_id": "p0",
             "reason": "selected",
+            "log_z": 10.0,
             "estimated_accuracy": 0.5,
             "num_scored": 8,
             "num_correct": 3,

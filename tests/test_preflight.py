@@ -152,7 +152,7 @@ def test_every_bad_value_is_one_line() -> None:
         "policy = 3: input should be a valid dictionary or instance of PolicyParameters",
         "rollout.group_size = 0: input should be greater than or equal to 1",
         "Unknown parameter 'rollout.temperture': did you mean rollout.sampling_temperature?",
-        "training.objective = 'ppo': input should be 'paced' or 'grpo'",
+        "training.objective = 'ppo': input should be 'paced', 'vargrad', 'grpo', 'dr_grpo', 'dapo' or 'rloo'",
         "evaluation.splits.0 = 'test': input should be 'validation' or 'audit'",
     ]
 
@@ -170,6 +170,10 @@ def test_rules_inside_a_group_keep_their_own_words() -> None:
         (
             {"training": {"objective": "grpo", "replay_max_added": 0}, "rollout": {"group_size": 1}},
             "training.objective = grpo with rollout.group_size = 1: ",
+        ),
+        (
+            {"training": {"objective": "vargrad", "replay_max_added": 0}, "rollout": {"group_size": 1}},
+            "training.objective = vargrad with rollout.group_size = 1: ",
         ),
         (
             {"data_preparation": {"num_train": 31}},

@@ -88,7 +88,10 @@ class PolicyParameters(_Group):
 class SchedulingParameters(_Group):
     """Which prompts a round takes."""
 
-    selector: Literal["nearest", "uniform"] = "nearest"
+    selector: Literal["nearest", "uniform", "softened", "posterior", "beta_thompson", "pass_rate_variance"] = "nearest"
+    """Rule of choice, see `paced_rl.scheduling.selectors`."""
+    estimator: Literal["learned", "group_mean", "constant", "random", "beta_posterior"] = "learned"
+    """What gives `estimated_accuracy`, see `paced_rl.scheduling.estimators`: the head, or what stands in for it."""
     target_accuracy: float = Field(0.5, ge=0, le=1)
     """Accuracy the selector looks for (τ in the paper)."""
     num_prompts: int = Field(32, ge=1)
@@ -99,6 +102,21 @@ class SchedulingParameters(_Group):
     """Share of the round's prompts drawn uniformly whatever the estimate; rounded to whole prompts."""
     warm_up_rounds: int = Field(3, ge=0)
     """First rounds in which every prompt is drawn uniformly, so that the head has learned before it selects."""
+    softening: float = Field(0.1, gt=0)
+    """Of `softened`: standard deviation of the weight around the target, in units of accuracy."""
+    outcome_half_life: float = Field(10.0, ge=0)
+    """Rounds after which an outcome counts half in the Betas of `posterior`, `beta_thompson` and `beta_posterior`.
+    Nobody looks further back than three of them; 0 leaves all outcomes out."""
+    retest_share: float = Field(0.25, ge=0, le=1)
+    """Of `pass_rate_variance`: share of the selected places that go to prompts without a measurement, and to solved and
+    unsolved ones; 0 measures those only when nothing else is left."""
+    retest_after: int = Field(10, ge=1)
+    """Of `pass_rate_variance`: rounds after which a solved or unsolved prompt is due to be measured again."""
+
+    @property
+    def outcome_past_rounds(self) -> int:
+        """Earlier rounds whose outcomes selectors and estimators read: those that count at least an eighth."""
+        return math.ceil(3 * self.outcome_half_life)
 
 
 class RolloutParameters(_Group):
@@ -187,6 +205,11 @@ class TrainingParameters(_Group):
     def is_trajectory_balance(self) -> bool:
         """Whether the loss is a squared residual of the whole completion."""
         return self.objective in ("paced", "vargrad")
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether the loss stops the gradient of tokens whose importance weight has left `clip_range`."""
+        return self.objective in ("grpo", "dr_grpo", "dapo")
 
     @property
     def clip_range(self) -> tuple[float, float]:

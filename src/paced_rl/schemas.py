@@ -33,7 +33,8 @@ PROMPTS = _schema(
 
 PROMPT_EMBEDDINGS = _schema(prompt_id=pa.string(), split=pa.string(), embedding=_LOG_PROBS)
 
-# Train and audit prompts; estimated_accuracy = reward_temperature · log_z.
+# Train and audit prompts; log_z is the head's, and estimated_accuracy = reward_temperature · log_z unless
+# scheduling.estimator names another.
 ACCURACY_ESTIMATES = _schema(
     prompt_id=pa.string(), split=pa.string(), log_z=pa.float64(), estimated_accuracy=pa.float64()
 )
@@ -80,6 +81,7 @@ TRAINING_BATCH = _schema(
     prompt_token_ids=_TOKEN_IDS,
     completion_token_ids=_TOKEN_IDS,
     sampler_log_probs=_LOG_PROBS,
+    finish_reason=pa.string(),  # eos / length
     reward=pa.float64(),
     observed_accuracy=pa.float64(),  # of the group when it was sampled
     estimated_accuracy=pa.float64(),  # of the prompt when it was scheduled
@@ -119,9 +121,11 @@ TRAINING_METRICS = _schema(
     policy_loss=pa.float64(),
     log_z_loss=pa.float64(),
     gradient_norm=pa.float64(),  # before clipping
-    mean_residual=(pa.float64(), True),  # null under grpo
+    mean_residual=(pa.float64(), True),  # under paced and vargrad
     kl_behaviour_policy=pa.float64(),  # nats per completion: KL(π_old‖π_θ) before this step, over the fresh rows
-    clip_fraction=(pa.float64(), True),  # null under paced
+    clip_fraction=(pa.float64(), True),  # under grpo, dr_grpo and dapo
+    mean_importance_correction=(pa.float64(), True),  # weight of fresh tokens or completions; null where it is off
+    capped_correction_fraction=(pa.float64(), True),  # share of those weights that importance_cap cut off
     mean_log_prob_gap=pa.float64(),  # sampler against trainer, over the whole batch
 )
 
@@ -130,6 +134,7 @@ OUTCOME_HISTORY = _schema(
     scheduled_round=pa.int32(),
     prompt_id=pa.string(),
     reason=pa.string(),
+    log_z=pa.float64(),  # of the head, whatever the estimator
     estimated_accuracy=pa.float64(),
     num_scored=pa.int32(),  # completions with a reward
     num_correct=pa.int32(),

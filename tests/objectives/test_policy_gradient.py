@@ -1,4 +1,4 @@
-"""Group-normalised advantages and the clipped policy gradient."""
+"""Advantages within a group, the clipped policy gradient and its special cases, REINFORCE."""
 
 import math
 
@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_language_model import BEHAVIOUR, COMPLETION_MASK, REWARDS, toy_sequence_log_prob, toy_token_log_probs
 
-from paced_rl.objectives.policy_gradient import clipped_policy_gradient_loss, group_advantage
+from paced_rl.objectives.policy_gradient import (
+    centred_reward,
+    clipped_policy_gradient_loss,
+    group_advantage,
+    leave_one_out_advantage,
+    reinforce_loss,
+)
 
 
 def _random_batch(seed, num_completions=6, num_tokens=5):
@@ -207,3 +213,131 @@ def test_gradient_at_the_behaviour_policy_is_the_policy_gradient():
     (expected,) = torch.autograd.grad(surrogate, parameters)
     torch.testing.assert_close(gradient, expected)
     assert clipped_fraction.item() == 0
+
+
+# Other advantages.
+
+
+def test_other_advantages_by_hand():
+    """Rewards 1, 0, 0, 0: the mean is 1/4; the others' mean is 0 for the first and 1/3 for the rest."""
+    reward = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    group_index = torch.tensor([2, 2, 2, 2, 0])
+    centred = torch.tensor([0.75, -0.25, -0.25, -0.25, 0.0], dtype=torch.float64)
+    left_out = torch.tensor([1.0, -1 / 3, -1 / 3, -1 / 3, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(centred_reward(reward, group_index), centred)
+    torch.testing.assert_close(leave_one_out_advantage(reward, group_index), left_out)
+
+
+@given(rewards=st.lists(st.floats(-5, 5), min_size=2, max_size=9), repeats=st.integers(1, 3))
+def test_the_left_out_mean_is_that_of_the_others(rewards, repeats):
+    reward = torch.tensor(rewards * repeats, dtype=torch.float64)
+    group_index = torch.arange(repeats).repeat_interleave(len(rewards))
+    found = leave_one_out_advantage(reward, group_index).tolist()
+    expected = [r - (sum(rewards) - r) / (len(rewards) - 1) for r in rewards] * repeats
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("advantage", [centred_reward, leave_one_out_advantage])
+def test_equal_rewards_give_exactly_no_advantage(advantage):
+    reward = torch.full((7,), 0.1)
+    assert advantage(reward.requires_grad_(), torch.zeros(7, dtype=torch.long)).tolist() == [0] * 7
+    assert not advantage(reward, torch.zeros(7, dtype=torch.long)).requires_grad
+
+
+# The special cases of the clipped loss.
+
+
+def test_without_a_normaliser_it_is_the_mean_over_a_completions_tokens():
+    policy, behaviour, advantage, _ = _random_batch(8)
+    full = torch.ones_like(policy, dtype=torch.bool)
+    by_itself = clipped_policy_gradient_loss(policy, behaviour, advantage, full, clip_range=(0.2, 0.2))
+    constant = clipped_policy_gradient_loss(
+        policy, behaviour, advantage, full, clip_range=(0.2, 0.2), length_normaliser=5.0
+    )
+    torch.testing.assert_close(by_itself, constant)  # all have 5 tokens: `grpo`, `dapo` and `dr_grpo` divide alike
+
+
+def test_dr_grpo_weighs_every_token_alike_whatever_its_completion():
+    """Two tokens and one token, weights 1, A = 1: −2/10 and −1/10, where `grpo` has −1 and −1."""
+    zeros, mask = torch.zeros(2, 2, dtype=torch.float64), torch.tensor([[True, True], [True, False]])
+    ones = torch.ones(2, dtype=torch.float64)
+    dr_grpo, _ = clipped_policy_gradient_loss(zeros, zeros, ones, mask, clip_range=(0.2, 0.2), length_normaliser=10.0)
+    grpo, _ = clipped_policy_gradient_loss(zeros, zeros, ones, mask, clip_range=(0.2, 0.2))
+    assert dr_grpo.tolist() == pytest.approx([-0.2, -0.1])
+    assert grpo.tolist() == [-1.0, -1.0]
+
+
+def test_the_mean_length_makes_the_mean_over_completions_one_over_tokens():
+    """The aggregation of `dapo`, and in whatever parts the batch is summed up."""
+    policy, behaviour, advantage, mask = _random_batch(9)
+    normaliser = float(mask.sum()) / len(mask)
+    loss, _ = clipped_policy_gradient_loss(
+        policy, behaviour, advantage, mask, clip_range=(0.2, 0.28), length_normaliser=normaliser
+    )
+    weight = (policy - behaviour).exp()
+    surrogate = torch.minimum(weight * advantage[:, None], weight.clamp(0.8, 1.28) * advantage[:, None])
+    torch.testing.assert_close(loss.mean(), -surrogate[mask].mean())
+
+
+def test_the_upper_end_of_the_clip_range_holds_back_gains_alone():
+    """Weight 1.25: clipped at 1.2 and not at 1.28 where A > 0; where A < 0 the lower end alone counts."""
+    policy, behaviour = torch.full((2, 1), math.log(1.25), dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    advantage, mask = torch.tensor([1.0, -1.0], dtype=torch.float64), torch.ones(2, 1, dtype=torch.bool)
+    grpo, grpo_clipped = clipped_policy_gradient_loss(policy, behaviour, advantage, mask, clip_range=(0.2, 0.2))
+    dapo, dapo_clipped = clipped_policy_gradient_loss(policy, behaviour, advantage, mask, clip_range=(0.2, 0.28))
+    assert grpo.tolist() == pytest.approx([-1.2, 1.25])
+    assert dapo.tolist() == pytest.approx([-1.25, 1.25])
+    assert (grpo_clipped.item(), dapo_clipped.item()) == (0.5, 0.0)
+
+
+def test_token_weights_multiply_each_token():
+    policy, behaviour, advantage, mask = _random_batch(10)
+    weight = torch.where(mask, torch.rand(mask.shape, dtype=torch.float64), torch.nan)
+    loss, _ = clipped_policy_gradient_loss(
+        policy.requires_grad_(), behaviour, advantage, mask, clip_range=(0.2, 0.2), token_weight=weight
+    )
+    (gradient,) = torch.autograd.grad(loss.sum(), policy, retain_graph=True)
+    (plain,) = torch.autograd.grad(
+        clipped_policy_gradient_loss(policy, behaviour, advantage, mask, clip_range=(0.2, 0.2))[0].sum(), policy
+    )
+    torch.testing.assert_close(gradient, torch.where(mask, plain * weight, 0.0))
+
+
+# REINFORCE.
+
+
+def test_reinforce_by_hand():
+    policy = torch.tensor([[-1.0, -2.0], [-0.5, torch.nan]], dtype=torch.float64)
+    mask = torch.tensor([[True, True], [True, False]])
+    advantage = torch.tensor([2.0, -4.0], dtype=torch.float64)
+    weight = torch.tensor([[1.0, 0.5], [2.0, 1.0]], dtype=torch.float64)
+    assert reinforce_loss(policy, advantage, mask).tolist() == [6.0, -2.0]
+    assert reinforce_loss(policy, advantage, mask, token_weight=weight).tolist() == [4.0, -4.0]
+
+
+def test_reinforce_is_the_clipped_loss_of_undivided_sums_where_the_policies_agree():
+    policy, _, advantage, mask = _random_batch(11)
+    policy = torch.where(mask, policy, 0.0).requires_grad_()
+    (reinforce,) = torch.autograd.grad(reinforce_loss(policy, advantage, mask).sum(), policy)
+    clipped, _ = clipped_policy_gradient_loss(
+        policy, policy.detach(), advantage, mask, clip_range=(0.2, 0.2), length_normaliser=1.0
+    )
+    torch.testing.assert_close(torch.autograd.grad(clipped.sum(), policy)[0], reinforce)
+
+
+def test_leave_one_out_gradient_is_that_of_the_expected_reward():
+    """Over all pairs of completions of the toy model, drawn independently: unbiased, to rounding."""
+    parameters = BEHAVIOUR.clone().requires_grad_()
+    log_probs = toy_token_log_probs(parameters)
+    probability = toy_sequence_log_prob(parameters).exp()
+    num_completions = len(probability)
+    loss = torch.zeros((), dtype=torch.float64)
+    for i in range(num_completions):
+        for j in range(num_completions):
+            pair = torch.tensor([i, j])
+            advantage = leave_one_out_advantage(REWARDS[pair], torch.zeros(2, dtype=torch.long))
+            loss_of_pair = reinforce_loss(log_probs[pair], advantage, COMPLETION_MASK[pair]).mean()
+            loss = loss + (probability[i] * probability[j]).detach() * loss_of_pair
+    (gradient,) = torch.autograd.grad(loss, parameters, retain_graph=True)
+    (expected,) = torch.autograd.grad(-(probability * REWARDS).sum(), parameters)
+    torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-10)

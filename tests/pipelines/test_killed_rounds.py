@@ -70,5 +70,5 @@ def test_training_went_on_over_the_end_of_the_prompts(folder: Path) -> None:
     assert num_drawn > PARAMS["data_preparation"]["num_train"]
     assert (schedule.groupby("round")["prompt_id"].nunique() == PARAMS["scheduling"]["num_prompts"]).all()
     assert steps.sort_values("optimizer_step")["optimizer_step"].to_list() == [*range(1, len(steps) + 1)]
-    assert steps.groupby("round", observed=True).size().to_list() == [2] * NUM_ROUNDS
+    assert steps.groupby("round", observed=True).size().to_list() == [3] * NUM_ROUNDS
     assert len(set(weights)) == NUM_ROUNDS

@@ -1,13 +1,23 @@
 """A round's schedule: sizes, order, reasons, and an audit slice that nothing can bend."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduling_examples import outcome_rows, outcomes_from
 
-from paced_rl.scheduling import Schedule, build_schedule, nearest
+from paced_rl.scheduling import (
+    Schedule,
+    Selector,
+    SelectorSettings,
+    build_schedule,
+    fit_prior_strength,
+    nearest,
+    posterior,
+    posterior_beliefs,
+)
 from paced_rl.seeds import derive_generator
 
 DEFAULTS: dict[str, Any] = {
@@ -19,7 +29,9 @@ DEFAULTS: dict[str, Any] = {
     "candidate_pool_size": 0,
     "audit_fraction": 0.125,
     "warm_up_rounds": 3,
+    "settings": SelectorSettings(softening=0.1, outcome_half_life=10.0, retest_share=0.25, retest_after=10),
 }
+SELECTORS = get_args(Selector)
 
 
 def schedule(estimates: np.ndarray, **changes: Any) -> Schedule:
@@ -62,8 +74,9 @@ def test_every_schedule_is_whole(data: st.DataObject) -> None:
         "candidate_pool_size": data.draw(st.one_of(st.just(0), st.integers(num_prompts, 80))),
         "audit_fraction": data.draw(st.floats(0, 1)),
         "round_number": data.draw(st.integers(1, 40)),
-        "selector": data.draw(st.sampled_from(["nearest", "uniform"])),
+        "selector": data.draw(st.sampled_from(SELECTORS)),
         "warm_up_rounds": data.draw(st.integers(0, 5)),
+        "outcomes": outcomes_from(data.draw(outcome_rows(total))),
     }
     estimates = np.array(data.draw(st.lists(st.floats(0, 1), min_size=total, max_size=total)))
     result = schedule(estimates, **changes)
@@ -79,7 +92,7 @@ def test_every_schedule_is_whole(data: st.DataObject) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 1000), st.integers(1, 50), st.sampled_from(["nearest", "uniform"]), st.sampled_from([0, 100]))
+@given(st.integers(0, 1000), st.integers(1, 50), st.sampled_from(SELECTORS), st.sampled_from([0, 100]))
 def test_audit_slice_never_sees_the_estimates(seed: int, round_number: int, selector: str, pool: int) -> None:
     audits = {
         tuple(
@@ -132,7 +145,7 @@ def test_uniform_reaches_every_prompt_in_every_epoch() -> None:
 
 def test_a_round_can_be_computed_alone() -> None:
     estimates = random_estimates(100)
-    for selector in ("nearest", "uniform"):
+    for selector in SELECTORS:
         in_order = [
             schedule(estimates, selector=selector, round_number=r, candidate_pool_size=60) for r in range(1, 21)
         ]
@@ -141,9 +154,11 @@ def test_a_round_can_be_computed_alone() -> None:
         assert alone.reasons.tolist() == in_order[-1].reasons.tolist()
 
 
-def test_warm_up_is_the_uniform_experiment() -> None:
+@pytest.mark.parametrize("selector", [name for name in SELECTORS if name != "uniform"])
+def test_warm_up_is_the_uniform_experiment(selector: str) -> None:
     estimates = random_estimates(100)
-    warm_up = schedule(estimates, round_number=2)
+    warm_up = schedule(estimates, round_number=2, selector=selector)
+    assert part(warm_up, "warm_up") == warm_up.indices[:28].tolist()
     uniform = schedule(estimates, round_number=2, selector="uniform")
     assert warm_up.indices.tolist() == uniform.indices.tolist()
 
@@ -182,7 +197,7 @@ def test_whole_and_empty_audit_slice() -> None:
         ({"candidate_pool_size": -1}, "candidate_pool_size = -1"),
         ({"round_number": 0}, "round_number = 0"),
         ({"audit_fraction": 1.5}, "audit_fraction = 1.5"),
-        ({"selector": "greedy"}, "'greedy'.*'nearest' or 'uniform'"),
+        ({"selector": "greedy"}, "'greedy'.*'nearest', 'uniform'.* or 'pass_rate_variance'"),
     ],
 )
 def test_refusals_name_both_numbers(changes: dict[str, Any], message: str) -> None:
@@ -190,7 +205,7 @@ def test_refusals_name_both_numbers(changes: dict[str, Any], message: str) -> No
         schedule(random_estimates(100), **changes)
 
 
-@pytest.mark.parametrize("selector", ["nearest", "uniform"])
+@pytest.mark.parametrize("selector", SELECTORS)
 def test_estimates_that_are_not_finite_are_refused(selector: str) -> None:
     estimates = random_estimates(100)
     estimates[17] = np.nan
@@ -204,3 +219,31 @@ def test_input_is_left_alone() -> None:
     estimates.flags.writeable = False
     schedule(estimates)
     assert np.array_equal(estimates, before)
+
+
+def test_posterior_takes_the_best_candidates_by_their_beliefs() -> None:
+    estimates, rows = random_estimates(100), [(7, 1, 4, 8, "audit", 0.3), (8, 2, 0, 8, "selected", 0.5)]
+    outcomes, prior = outcomes_from(rows), random_estimates(100, seed=1)
+    result = schedule(estimates, selector="posterior", outcomes=outcomes, prior_estimates=prior)
+    beliefs = posterior_beliefs(prior, outcomes, prior_strength=fit_prior_strength(outcomes), half_life=10.0)
+    audit = part(result, "audit")
+    expected = [index for index in posterior(beliefs, num_prompts=100).tolist() if index not in audit][:28]
+    assert part(result, "selected") == expected
+
+
+def test_outcomes_turn_thompson_and_pass_rate_variance_away_from_solved_prompts() -> None:
+    solved = outcomes_from([(index, 1, 8, 8, "selected", 0.5) for index in range(50)])
+    for selector in ("beta_thompson", "pass_rate_variance"):
+        taken = part(schedule(np.full(100, 0.5), selector=selector, outcomes=solved), "selected")
+        assert sum(index < 50 for index in taken) < 4, selector
+
+
+def test_random_selectors_draw_anew_in_every_round() -> None:
+    for selector in ("softened", "beta_thompson", "pass_rate_variance"):
+        rounds = [schedule(np.full(100, 0.5), selector=selector, audit_fraction=0.0, round_number=r) for r in (4, 5)]
+        assert set(rounds[0].indices.tolist()) != set(rounds[1].indices.tolist())
+
+
+def test_a_selector_without_its_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="'softened' needs settings"):
+        schedule(random_estimates(100), selector="softened", settings=None)

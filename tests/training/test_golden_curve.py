@@ -20,9 +20,10 @@ from paced_rl.parameters import TrainingParameters
 from paced_rl.policies import file_digests, load_policy, open_policy
 from paced_rl.seeds import derive_seed
 from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, write_policy_folder
+from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.head_state import new_head
 from paced_rl.training.scoring import score_completions
-from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers, train_round
+from paced_rl.training.trainer import Trainer, make_optimizers, train_round
 from paced_rl.types import Checkpoint, GenerationRequest, SamplingSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,7 +31,7 @@ SEED, NUM_ROUNDS, GROUP_SIZE, LEARNING_RATE = 0, 8, 6, 1e-2
 PROMPTS = ["1 2>3:", "4 5>9:", "7 8 9>24:", "2 2>4:", "10 3>13:", "6 1>5:", "8 4>2:", "3 3 3>27:"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "paced": {"objective": "paced"},
-    "grpo": {"objective": "grpo", "replay_max_added": 0},
+    **{name: {"objective": name, "replay_max_added": 0} for name in ("vargrad", "grpo", "dr_grpo", "dapo", "rloo")},
 }
 
 
@@ -57,6 +58,7 @@ def start(folder: Path, parameters: TrainingParameters) -> tuple[Trainer, Checkp
         head_optimizer=head_optimizer,
         parameters=parameters,
         sampling_temperature=1.0,
+        max_new_tokens=6,
         seed=SEED,
     )
     return trainer, checkpoint(folder), embeddings
@@ -88,9 +90,11 @@ def sample(behaviour: Checkpoint, embeddings: np.ndarray, round_number: int) -> 
         behaviour_log_probs=score_completions(
             policy, prompts, completions, temperature=1.0, max_tokens_per_forward=1024
         ),
+        sampler_log_probs=[np.array(completion.log_probs) for group in groups for completion in group],
         rewards=np.array([reward_of(completion.text) for group in groups for completion in group]),
         group_index=index,
         is_fresh=np.ones(len(index), bool),
+        is_truncated=np.zeros(len(index), bool),
         head_weights=np.ones(len(index)),
         embeddings=embeddings[index],
     )
@@ -128,7 +132,7 @@ def test_the_curve_is_the_stored_one(objective: str) -> None:
 
     assert found.keys() == stored.keys()
     for name, values in found.items():
-        # The loss of grpo is a mean of advantages, which cancel: its digits are those of terms near 1.
+        # The loss of a policy gradient is a mean of advantages, which cancel: its digits are those of terms near 1.
         assert values == pytest.approx(stored[name], rel=1e-4, abs=1e-5), name
 
 

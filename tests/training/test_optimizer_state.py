@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_training import largest_difference, make_examples, make_trainer, tiny_model, weights_of
 
+from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.optimizer_state import optimizer_tensors, restore_optimizer
-from paced_rl.training.trainer import TrainingExamples, train_round
+from paced_rl.training.trainer import train_round
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ import torch
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import TrainingParameters
 from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2
-from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers
+from paced_rl.training.examples import TrainingExamples
+from paced_rl.training.trainer import Trainer, make_optimizers
 
 VOCABULARY = 16
 EMBEDDING_SIZE = 5
 TEMPERATURE = 0.7
 PAD_TOKEN_ID = 0
+MAX_NEW_TOKENS = 8
 
 
 def tiny_model() -> torch.nn.Module:
@@ -27,7 +29,7 @@ def tiny_model() -> torch.nn.Module:
 def make_trainer(model: torch.nn.Module, **changes: Any) -> Trainer:
     """A trainer on its own copies of the model and of a head that knows nothing."""
     settings = {"num_minibatches": 3, "learning_rate": 1e-2, "log_z_learning_rate": 1e-2, "log_z_epochs": 3, **changes}
-    if settings.get("objective") == "grpo":
+    if settings.get("objective", "paced") != "paced":
         settings["replay_max_added"] = 0
     parameters = TrainingParameters(**settings)
     model = copy.deepcopy(model)
@@ -41,6 +43,7 @@ def make_trainer(model: torch.nn.Module, **changes: Any) -> Trainer:
         head_optimizer=head_optimizer,
         parameters=parameters,
         sampling_temperature=TEMPERATURE,
+        max_new_tokens=MAX_NEW_TOKENS,
         seed=11,
     )
 
@@ -64,19 +67,22 @@ def make_examples(
     num_replayed = min(2, num_prompts)
     index = np.concatenate([index, np.arange(num_replayed)])
     is_fresh = np.arange(len(index)) < num_prompts * group_size
-    completions = [draw.integers(1, VOCABULARY - 2, size=draw.integers(1, 9)) for _ in index]
+    completions = [draw.integers(1, VOCABULARY - 2, size=draw.integers(1, MAX_NEW_TOKENS + 1)) for _ in index]
     with torch.no_grad():
         own = [log_probs_alone(model, prompts[p], y).numpy() for p, y in zip(index, completions, strict=True)]
     behaviour = [(values + draw.normal(0, 0.2, size=len(values))).astype(np.float32) for values in own]
+    sampler = [(values + draw.normal(0, 0.3, size=len(values))).astype(np.float32) for values in behaviour]
     weights = np.where(is_fresh, np.where(index % 2 == 0, 1.0, 0.5), 0.0)
     return TrainingExamples(
         prompt_ids=[f"prompt {p}" for p in index],
         prompts=[prompts[p] for p in index],
         completions=completions,
         behaviour_log_probs=behaviour,
+        sampler_log_probs=sampler,
         rewards=np.where(is_fresh, draw.integers(0, 2, size=len(index)), 1).astype(np.float64),
         group_index=index,
         is_fresh=is_fresh,
+        is_truncated=is_fresh & (np.array([len(completion) for completion in completions]) == MAX_NEW_TOKENS),
         head_weights=weights,
         embeddings=embeddings[index],
     )

@@ -4,9 +4,9 @@ The clipped ones are one function, `clipped_policy_gradient_loss`, at these sett
 
 | objective | advantage | a completion's sum is divided by | clip range | source |
 |---|---|---|---|---|
-| `grpo` | `group_advantage` | its own number of tokens | ε, ε | "DeepSeekMath", https://arxiv.org/abs/2402.03300, equation 3 |
-| `dr_grpo` | `centred_reward` | a constant, the tokens a completion may have | ε, ε | "Dr. GRPO", https://arxiv.org/abs/2503.20783 |
-| `dapo` | `group_advantage` | the mean number of tokens in the batch | ε, ε_high | https://arxiv.org/abs/2503.14476 |
+| `grpo` | `group_advantage` | its own number of tokens | ε, ε | arXiv 2402.03300, equation 3 |
+| `dr_grpo` | `centred_reward` | a constant, the tokens a completion may have | ε, ε | arXiv 2503.20783 |
+| `dapo` | `group_advantage` | the mean number of tokens in the batch | ε, ε_high | arXiv 2503.14476 |
 
 `rloo` is `reinforce_loss` with `leave_one_out_advantage`.
 

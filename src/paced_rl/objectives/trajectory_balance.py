@@ -77,7 +77,9 @@ def best_log_z(
     log Z* = mean over the group of (log π_old − log π_θ + r/β)
 
     Over all of π_old this is p_old/β + KL(π_old ‖ π_θ), Proposition 4.1 of the paper, which makes β·log Z an accuracy.
-    At π_θ = π_old it is the group's observed accuracy over β.
+    At π_θ = π_old it is the group's observed accuracy over β. Taken as the log Z of every step, in place of a learned
+    one, it makes the objective `vargrad` (https://arxiv.org/abs/2503.18929): the mean squared residual is then the
+    variance of log π_old − log π_θ + r/β within groups.
 
     Args:
         policy_sequence_log_prob: SUM over tokens, nats.

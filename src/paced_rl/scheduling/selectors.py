@@ -53,8 +53,7 @@ def smallest(costs: Float[np.ndarray, " num_prompts_total"], num_prompts: int) -
     Raises:
         ValueError: `num_prompts` is negative or above the number of costs.
     """
-    if not 0 <= num_prompts <= len(costs):
-        raise ValueError(f"num_prompts = {num_prompts}: it must lie in [0, {len(costs)}], the number of estimates")
+    _check_count(num_prompts, len(costs))
     if num_prompts == 0:
         return np.empty(0, dtype=np.int64)
     # The partition finds the boundary; which of several prompts at exactly that cost argpartition would keep is
@@ -64,6 +63,13 @@ def smallest(costs: Float[np.ndarray, " num_prompts_total"], num_prompts: int) -
     on_boundary = np.flatnonzero(costs == boundary)[: num_prompts - inside.size]
     selected = np.concatenate([inside, on_boundary])
     return selected[np.lexsort((selected, costs[selected]))]
+
+
+def _check_count(num_prompts: int, num_prompts_total: int) -> None:
+    if not 0 <= num_prompts <= num_prompts_total:
+        raise ValueError(
+            f"num_prompts = {num_prompts}: it must lie in [0, {num_prompts_total}], the number of estimates"
+        )
 
 
 def softened(
@@ -156,7 +162,11 @@ def pass_rate_variance(
 
     Returns:
         Indices: by p(1 − p) first, then the tests, then what fills up.
+
+    Raises:
+        ValueError: `num_prompts` is negative or above the number of prompts.
     """
+    _check_count(num_prompts, len(last_accuracies))
     order = generator.permutation(len(last_accuracies))
     accuracies, ages = last_accuracies[order], last_ages[order]
     variances = accuracies * (1.0 - accuracies)

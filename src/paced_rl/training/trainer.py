@@ -1,53 +1,26 @@
 """One round of training: the policy's steps on the chosen objective, and the log-Z head's on the same residual."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from paced_rl.objectives.grpo import group_advantage
 from paced_rl.objectives.log_probs import sequence_log_prob
 from paced_rl.objectives.log_z_head import LogPartitionHead
+from paced_rl.objectives.trajectory_balance import best_log_z
 from paced_rl.parameters import TrainingParameters
-from paced_rl.training.batches import split_minibatches
+from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.head_training import HeadRows, NonFiniteLossError, head_step
 from paced_rl.training.packing import PackedBatch, pack_batches
 from paced_rl.training.policy_losses import POLICY_LOSSES, LossInputs, LossOutputs
+from paced_rl.training.row_terms import SamplerWeights, advantages, length_normaliser, minibatches, sampler_weights
 from paced_rl.training.scoring import completion_log_probs, shared_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ADVANTAGE_EPSILON = 1e-4
-"""Added to a group's standard deviation, in units of the reward; TRL's value, so that `grpo` compares with it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingExamples:
-    """The rows of a round's batch, N completions over P prompts."""
-
-    prompt_ids: list[str]
-    """[N] for messages."""
-    prompts: list[np.ndarray]
-    """[N] prompt token ids."""
-    completions: list[np.ndarray]
-    """[N] completion token ids."""
-    behaviour_log_probs: list[np.ndarray]
-    """[N] log π_old per completion token, nats."""
-    rewards: Float[np.ndarray, "N"]
-    group_index: Int[np.ndarray, "N"]
-    """Rows of one prompt's fresh group share a number."""
-    is_fresh: Bool[np.ndarray, "N"]
-    """False on replayed rows: they train the policy and not the head, whose log Z correct-only replay would pull up."""
-    head_weights: Float[np.ndarray, "N"]
-    """Weight of a row in the head's loss; 0 on replayed rows."""
-    embeddings: Float[np.ndarray, "N E"]
-    """Prompt embedding of each row."""
-    past: HeadRows | None = None
-    """Groups of earlier rounds, for the head alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +34,21 @@ class Trainer:
     head_optimizer: torch.optim.Optimizer
     parameters: TrainingParameters
     sampling_temperature: float
+    max_new_tokens: int
+    """Tokens that a completion may have."""
     seed: int
     """Of the minibatch shuffles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RowTerms:
+    """What the losses of one step take from beyond a micro-batch; by row of the whole batch."""
+
+    advantage: Float[np.ndarray, "N"]
+    sampler_weights: SamplerWeights | None
+    length_normaliser: float | None = None
+    group_log_z: Float[np.ndarray, "N"] | None = None
+    """Best log Z of the row's group under the policy before the step; only under `vargrad`, only on the step's rows."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,24 +89,30 @@ def train_round(
         NonFiniteLossError: names the step and the prompts; the caller's copy on disk is untouched.
     """
     parameters = trainer.parameters
-    advantage = _advantages(examples)
+    terms = _RowTerms(
+        advantage=advantages(examples, parameters.objective), sampler_weights=sampler_weights(examples, parameters)
+    )
+    head_weights = examples.head_weights
+    if terms.sampler_weights is not None and parameters.importance_correction == "sequence":
+        head_weights = head_weights * terms.sampler_weights.values[:, 0]
     metrics: list[dict[str, float | int | None]] = []
     behaviour_sequence = np.array([float(values.sum()) for values in examples.behaviour_log_probs])
     policy_sequence = behaviour_sequence.copy()
     trainer.model.eval()  # no dropout: the ratio π_θ/π_old is of the two policies, not of two dropout masks
     for epoch in range(parameters.num_epochs):
-        for rows in split_minibatches(
-            len(examples.prompts), parameters.num_minibatches, seed=trainer.seed, epoch=epoch
-        ):
-            sums, gradient_norm = _policy_step(trainer, examples, advantage, rows)
+        for rows in minibatches(examples, parameters, seed=trainer.seed, epoch=epoch):
+            sums, gradient_norm = _policy_step(trainer, examples, terms, rows)
             for row, value in sums.per_row.items():
                 policy_sequence[row] = value
-            fresh = _fresh_rows(examples, behaviour_sequence - policy_sequence, parameters.reward_temperature)
+            fresh = _head_rows(
+                examples, head_weights, behaviour_sequence - policy_sequence, parameters.reward_temperature
+            )
             log_z_loss = head_step(trainer.head, trainer.head_optimizer, fresh.take(rows))
-            metrics.append(_step_metrics(trainer, examples, rows, sums, gradient_norm, log_z_loss, epoch))
+            step = _step_metrics(trainer, examples, rows, sums, gradient_norm, log_z_loss, epoch)
+            metrics.append(step | _correction_metrics(terms, rows))
             if on_progress is not None:
                 on_progress(len(rows))
-    head_rows = _fresh_rows(examples, behaviour_sequence - policy_sequence, parameters.reward_temperature)
+    head_rows = _head_rows(examples, head_weights, behaviour_sequence - policy_sequence, parameters.reward_temperature)
     if examples.past is not None:
         head_rows += examples.past
     for _ in range(parameters.log_z_epochs - 1):
@@ -128,34 +120,20 @@ def train_round(
     return metrics
 
 
-def _advantages(examples: TrainingExamples) -> Float[np.ndarray, "N"]:
-    """Group-normalised advantage of the fresh rows; 0 on replayed ones, which have no group."""
-    advantage = np.zeros(len(examples.prompts))
-    fresh = np.flatnonzero(examples.is_fresh)
-    if len(fresh):
-        groups = torch.from_numpy(examples.group_index[fresh])
-        advantage[fresh] = group_advantage(
-            torch.from_numpy(examples.rewards[fresh]), groups, epsilon=ADVANTAGE_EPSILON
-        ).numpy()
-    return advantage
-
-
 def _policy_step(
-    trainer: Trainer, examples: TrainingExamples, advantage: Float[np.ndarray, "N"], rows: np.ndarray
+    trainer: Trainer, examples: TrainingExamples, terms: _RowTerms, rows: np.ndarray
 ) -> tuple[_StepSums, float]:
     """One optimiser step of the policy on the mean loss of `rows`; returns the sums and the norm before clipping."""
+    objective = trainer.parameters.objective
+    terms = replace(
+        terms,
+        length_normaliser=length_normaliser(examples, rows, objective=objective, max_new_tokens=trainer.max_new_tokens),
+        group_log_z=_group_log_z(trainer, examples, rows) if objective == "vargrad" else None,
+    )
     sums = _StepSums()
     trainer.policy_optimizer.zero_grad(set_to_none=True)
-    batches = pack_batches(
-        [examples.prompts[i] for i in rows],
-        [examples.completions[i] for i in rows],
-        max_tokens=trainer.parameters.max_tokens_per_forward,
-        max_shared_length=shared_length(trainer.model),
-        pad_token_id=trainer.pad_token_id,
-        device=trainer.model.device,
-    )
-    for batch in batches:
-        _accumulate(trainer, examples, advantage, batch, rows[batch.rows], sums, num_rows=len(rows))
+    for batch in _pack(trainer, examples, rows):
+        _accumulate(trainer, examples, terms, batch, rows[batch.rows], sums, num_rows=len(rows))
     parameters = [p for group in trainer.policy_optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, trainer.parameters.max_gradient_norm))
     if not (np.isfinite(norm) and np.isfinite(sums.loss)):
@@ -169,10 +147,40 @@ def _policy_step(
     return sums, norm
 
 
+def _pack(trainer: Trainer, examples: TrainingExamples, rows: np.ndarray) -> Iterator[PackedBatch]:
+    """The forward passes of these rows; `rows` of a batch count within them."""
+    return pack_batches(
+        [examples.prompts[i] for i in rows],
+        [examples.completions[i] for i in rows],
+        max_tokens=trainer.parameters.max_tokens_per_forward,
+        max_shared_length=shared_length(trainer.model),
+        pad_token_id=trainer.pad_token_id,
+        device=trainer.model.device,
+    )
+
+
+def _group_log_z(trainer: Trainer, examples: TrainingExamples, rows: np.ndarray) -> Float[np.ndarray, "N"]:
+    """Best log Z of each row's group, for the policy as it is: a forward pass of its own, since a group may be cut."""
+    policy_sequence = np.zeros(len(rows))
+    with torch.no_grad():
+        for batch in _pack(trainer, examples, rows):
+            log_probs = completion_log_probs(trainer.model, batch, temperature=trainer.sampling_temperature)
+            policy_sequence[batch.rows] = sequence_log_prob(log_probs, batch.completion_mask).double().cpu().numpy()
+    log_z = np.full(len(examples.prompts), np.nan)
+    log_z[rows] = best_log_z(
+        policy_sequence_log_prob=torch.from_numpy(policy_sequence),
+        behaviour_sequence_log_prob=torch.tensor([float(examples.behaviour_log_probs[i].sum()) for i in rows]),
+        reward=torch.from_numpy(examples.rewards[rows]),
+        group_index=torch.from_numpy(examples.group_index[rows]),
+        reward_temperature=trainer.parameters.reward_temperature,
+    ).numpy()
+    return log_z
+
+
 def _accumulate(
     trainer: Trainer,
     examples: TrainingExamples,
-    advantage: Float[np.ndarray, "N"],
+    terms: _RowTerms,
     batch: PackedBatch,
     rows: np.ndarray,
     sums: _StepSums,
@@ -181,19 +189,39 @@ def _accumulate(
 ) -> None:
     """Forward and backward of one micro-batch; its share of the step's mean loss goes into the gradients."""
     device = trainer.model.device
-    with torch.no_grad():
-        log_z = trainer.head(torch.from_numpy(examples.embeddings[rows]).to(device))
+    is_per_token = trainer.parameters.importance_correction == "token"
+    weights = None if terms.sampler_weights is None else _on_device(terms.sampler_weights.values[rows], device)
     inputs = LossInputs(
         policy_log_probs=completion_log_probs(trainer.model, batch, temperature=trainer.sampling_temperature),
         behaviour_log_probs=_pad_log_probs(batch, [examples.behaviour_log_probs[i] for i in rows]),
         completion_mask=batch.completion_mask,
-        reward=torch.from_numpy(examples.rewards[rows]).to(device, torch.float32),
-        advantage=torch.from_numpy(advantage[rows]).to(device, torch.float32),
-        log_z=log_z,
+        reward=_on_device(examples.rewards[rows], device),
+        advantage=_on_device(terms.advantage[rows], device),
+        log_z=_log_z(trainer, examples, terms, rows),
+        length_normaliser=terms.length_normaliser,
+        token_weight=weights[:, : batch.completion_mask.shape[1]] if weights is not None and is_per_token else None,
     )
     outputs = POLICY_LOSSES[trainer.parameters.objective](inputs, trainer.parameters)
+    if weights is not None and not is_per_token:
+        outputs = replace(outputs, loss=outputs.loss * weights[:, 0])
     (outputs.loss.sum() / num_rows).backward()
     _add_to_sums(sums, inputs, outputs, rows, examples.is_fresh[rows])
+
+
+def _log_z(
+    trainer: Trainer, examples: TrainingExamples, terms: _RowTerms, rows: np.ndarray
+) -> Float[torch.Tensor, "B"]:
+    """Constants: the group's best where the step has it, else the head's."""
+    device = trainer.model.device
+    if terms.group_log_z is not None:
+        return _on_device(terms.group_log_z[rows], device)
+    with torch.no_grad():
+        log_z: torch.Tensor = trainer.head(torch.from_numpy(examples.embeddings[rows]).to(device))
+    return log_z
+
+
+def _on_device(values: Float[np.ndarray, "*shape"], device: torch.device) -> Float[torch.Tensor, "*shape"]:
+    return torch.from_numpy(values).to(device, torch.float32)
 
 
 def _pad_log_probs(batch: PackedBatch, log_probs: list[np.ndarray]) -> Float[torch.Tensor, "B T"]:
@@ -217,13 +245,22 @@ def _add_to_sums(
     sums.per_row.update(zip(rows.tolist(), policy.tolist(), strict=True))
 
 
-def _fresh_rows(examples: TrainingExamples, log_ratio: Float[np.ndarray, "N"], reward_temperature: float) -> HeadRows:
+def _head_rows(
+    examples: TrainingExamples,
+    weights: Float[np.ndarray, "N"],
+    log_ratio: Float[np.ndarray, "N"],
+    reward_temperature: float,
+) -> HeadRows:
     """What each completion of the batch asks of the head; `log_ratio` is log π_old − log π_θ of the completion."""
     return HeadRows(
-        embeddings=examples.embeddings,
-        targets=log_ratio + examples.rewards / reward_temperature,
-        weights=examples.head_weights,
+        embeddings=examples.embeddings, targets=log_ratio + examples.rewards / reward_temperature, weights=weights
     )
+
+
+def _correction_metrics(terms: _RowTerms, rows: np.ndarray) -> dict[str, float | None]:
+    if terms.sampler_weights is None:
+        return {"mean_importance_correction": None, "capped_correction_fraction": None}
+    return terms.sampler_weights.metrics(rows)
 
 
 def _step_metrics(
@@ -235,7 +272,7 @@ def _step_metrics(
     log_z_loss: float,
     epoch: int,
 ) -> dict[str, float | int | None]:
-    is_paced = trainer.parameters.objective == "paced"
+    is_balance, is_clipped = trainer.parameters.is_trajectory_balance, trainer.parameters.is_clipped
     num_tokens = int(sum(len(examples.completions[i]) for i in rows))
     return {
         "epoch": epoch,
@@ -245,7 +282,7 @@ def _step_metrics(
         "policy_loss": sums.loss / len(rows),
         "log_z_loss": log_z_loss,
         "gradient_norm": gradient_norm,
-        "mean_residual": sums.residual / len(rows) if is_paced else None,
+        "mean_residual": sums.residual / len(rows) if is_balance else None,
         "kl_behaviour_policy": sums.log_ratio / max(1, sums.num_fresh),
-        "clip_fraction": None if is_paced else sums.clipped / num_tokens,
+        "clip_fraction": sums.clipped / num_tokens if is_clipped else None,
     }

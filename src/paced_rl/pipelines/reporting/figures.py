@@ -45,7 +45,7 @@ def calibration_figure(outcomes: pd.DataFrame, *, round_number: int) -> Figure:
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=_SHARES, yticks=_SHARES)
     _label(
         axes,
-        x="estimated accuracy β·log Z",
+        x="estimated accuracy",
         y="observed accuracy",
         title=f"Calibration on uniformly drawn prompts, up to round {round_number} ({len(outcomes)} groups)",
     )

@@ -110,7 +110,7 @@ def draw_estimates(
     reporting: ReportingParameters,
     round_number: int,
 ) -> object:
-    """Estimates of the train prompts before and after this round, over at most `max_histogram_prompts` of them."""
+    """The head's estimates of the train prompts before and after this round, over at most `max_histogram_prompts`."""
     from paced_rl.objectives.estimate import estimate_in_batches
     from paced_rl.pipelines.columns import embeddings_of
     from paced_rl.pipelines.reporting.figures import estimates_figure
@@ -124,9 +124,9 @@ def draw_estimates(
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
     log_z = estimate_in_batches(head, [(ids, np.stack([embeddings[prompt_id] for prompt_id in ids]))])
     return estimates_figure(
-        before=train["estimated_accuracy"].to_numpy(),
+        before=estimated_accuracy(train["log_z"].to_numpy(), training.reward_temperature),
         after=estimated_accuracy(log_z, training.reward_temperature),
-        scheduled=schedule["estimated_accuracy"].to_numpy(),
+        scheduled=estimated_accuracy(schedule["log_z"].to_numpy(), training.reward_temperature),
         round_number=round_number,
     )
 

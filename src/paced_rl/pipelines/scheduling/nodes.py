@@ -5,15 +5,22 @@ import pandas as pd
 from paced_rl.datasets.parquet_table import TableReader
 from paced_rl.parameters import SchedulingParameters, TrainingParameters
 from paced_rl.pipelines.columns import embeddings_by_split
+from paced_rl.pipelines.scheduling.history import outcomes_of
 from paced_rl.types import Checkpoint, Split
 
 
 def estimate_accuracies(
-    log_z_head: Checkpoint, prompt_embeddings: TableReader, training: TrainingParameters
+    log_z_head: Checkpoint,
+    prompt_embeddings: TableReader,
+    previous_outcome_history: pd.DataFrame,
+    scheduling: SchedulingParameters,
+    training: TrainingParameters,
+    round_number: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """log Z and estimated accuracy of every train and audit prompt: one pass over the stored embeddings."""
+    """log Z of every train and audit prompt, one pass over the stored embeddings, and its accuracy by the estimator."""
     from paced_rl.objectives.estimate import estimate_in_batches
-    from paced_rl.scheduling.estimates import estimated_accuracy
+    from paced_rl.scheduling import estimate_by, estimated_accuracy
     from paced_rl.training.head_state import load_head
 
     prompt_ids: list[str] = []
@@ -27,25 +34,43 @@ def estimate_accuracies(
 
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
     log_z = estimate_in_batches(head, batches())
+    estimates = estimate_by(
+        scheduling.estimator,
+        estimated_accuracy(log_z, training.reward_temperature),
+        outcomes=outcomes_of(
+            previous_outcome_history,
+            prompt_ids,
+            round_number=round_number,
+            num_past_rounds=scheduling.outcome_past_rounds,
+            reward_temperature=training.reward_temperature,
+        ),
+        target_accuracy=scheduling.target_accuracy,
+        half_life=scheduling.outcome_half_life,
+        experiment_seed=seed,
+        round_number=round_number,
+    )
     return pd.DataFrame(
-        {
-            "prompt_id": prompt_ids,
-            "split": splits,
-            "log_z": log_z,
-            "estimated_accuracy": estimated_accuracy(log_z, training.reward_temperature),
-        }
+        {"prompt_id": prompt_ids, "split": splits, "log_z": log_z, "estimated_accuracy": estimates},
     )
 
 
 def schedule_prompts(
-    accuracy_estimates: pd.DataFrame, scheduling: SchedulingParameters, round_number: int, seed: int
+    accuracy_estimates: pd.DataFrame,
+    previous_outcome_history: pd.DataFrame,
+    scheduling: SchedulingParameters,
+    training: TrainingParameters,
+    round_number: int,
+    seed: int,
 ) -> pd.DataFrame:
     """The round's prompts in the order in which they are rolled out, each with the reason why it is there."""
-    from paced_rl.scheduling import build_schedule
+    from paced_rl.scheduling import SelectorSettings, build_schedule, estimated_accuracy
 
     train = accuracy_estimates[accuracy_estimates["split"] == Split.TRAIN].reset_index(drop=True)
+    # The estimates of `beta_posterior` contain the outcomes, so there the prior is what they started from: the head.
+    is_posterior = scheduling.estimator == "beta_posterior"
+    estimates = train["estimated_accuracy"].to_numpy()
     schedule = build_schedule(
-        train["estimated_accuracy"].to_numpy(),
+        estimates,
         round_number=round_number,
         experiment_seed=seed,
         selector=scheduling.selector,
@@ -54,6 +79,22 @@ def schedule_prompts(
         candidate_pool_size=scheduling.candidate_pool_size,
         audit_fraction=scheduling.audit_fraction,
         warm_up_rounds=scheduling.warm_up_rounds,
+        settings=SelectorSettings(
+            softening=scheduling.softening,
+            outcome_half_life=scheduling.outcome_half_life,
+            retest_share=scheduling.retest_share,
+            retest_after=scheduling.retest_after,
+        ),
+        outcomes=outcomes_of(
+            previous_outcome_history,
+            train["prompt_id"].to_list(),
+            round_number=round_number,
+            num_past_rounds=scheduling.outcome_past_rounds,
+            reward_temperature=training.reward_temperature if is_posterior else None,
+        ),
+        prior_estimates=estimated_accuracy(train["log_z"].to_numpy(), training.reward_temperature)
+        if is_posterior
+        else estimates,
     )
     scheduled = train.loc[schedule.indices, ["prompt_id", "log_z", "estimated_accuracy"]].reset_index(drop=True)
     return scheduled.assign(rank=range(len(scheduled)), reason=[str(reason) for reason in schedule.reasons])

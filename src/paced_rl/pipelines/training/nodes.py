@@ -10,7 +10,7 @@ from paced_rl.pipelines.training.replay_tables import entries_of
 from paced_rl.progress import progress_bar
 from paced_rl.schemas import BEHAVIOUR_LOG_PROBS, REPLAY_BUFFER, TRAINING_BATCH, TRAINING_METRICS
 from paced_rl.seeds import derive_seed
-from paced_rl.types import Checkpoint, CheckpointFiles, Origin, ScheduleReason
+from paced_rl.types import Checkpoint, CheckpointFiles, FinishReason, Origin, ScheduleReason
 
 
 class LogProbGapError(ValueError):
@@ -56,7 +56,9 @@ def assemble_training_batch(
     if len(chosen) == 0:
         return fresh.reset_index(drop=True)
     replayed = previous_replay_buffer.iloc[chosen].assign(
-        origin=str(Origin.REPLAYED), reason=str(ScheduleReason.SELECTED)
+        origin=str(Origin.REPLAYED),
+        reason=str(ScheduleReason.SELECTED),
+        finish_reason=str(FinishReason.EOS),  # correct ones alone are replayed, and a truncated one is never correct
     )
     replayed = replayed.assign(staleness=round_number - replayed["sampled_round"])[TRAINING_BATCH.names]
     return pd.concat([fresh, replayed], ignore_index=True)
@@ -139,6 +141,7 @@ def train_policy(
         training=training,
         policy=policy,
         sampling_temperature=rollout.sampling_temperature,
+        max_new_tokens=rollout.max_new_tokens,
         seed=derive_seed(seed, "training", round_number),
     )
     wanted = pd.concat([training_batch["prompt_id"], previous_outcome_history["prompt_id"]])

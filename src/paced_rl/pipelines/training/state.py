@@ -12,11 +12,12 @@ import torch
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
 from paced_rl.policies import LoadedPolicy, open_policy, policy_files
+from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.head_state import head_files, load_head
 from paced_rl.training.head_training import HeadRows, past_rows
 from paced_rl.training.optimizer_state import optimizer_tensors, restore_optimizer
-from paced_rl.training.trainer import Trainer, TrainingExamples, make_optimizers
-from paced_rl.types import Checkpoint, CheckpointFiles, Origin, ScheduleReason
+from paced_rl.training.trainer import Trainer, make_optimizers
+from paced_rl.types import Checkpoint, CheckpointFiles, FinishReason, Origin, ScheduleReason
 
 POLICY_OPTIMIZER = "policy_optimizer.safetensors"
 HEAD_OPTIMIZER = "log_z_optimizer.safetensors"
@@ -30,6 +31,7 @@ def open_trainer(
     training: TrainingParameters,
     policy: PolicyParameters,
     sampling_temperature: float,
+    max_new_tokens: int,
     seed: int,
 ) -> tuple[Trainer, LoadedPolicy]:
     """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off."""
@@ -52,6 +54,7 @@ def open_trainer(
         head_optimizer=head_optimizer,
         parameters=training,
         sampling_temperature=sampling_temperature,
+        max_new_tokens=max_new_tokens,
         seed=seed,
     )
     return trainer, loaded
@@ -90,9 +93,11 @@ def training_examples(
         prompts=[np.asarray(ids) for ids in training_batch["prompt_token_ids"]],
         completions=[np.asarray(ids) for ids in training_batch["completion_token_ids"]],
         behaviour_log_probs=[np.asarray(values) for values in behaviour_log_probs["behaviour_log_probs"]],
+        sampler_log_probs=[np.asarray(values) for values in training_batch["sampler_log_probs"]],
         rewards=training_batch["reward"].to_numpy(dtype=np.float64),
         group_index=pd.factorize(training_batch["prompt_id"])[0].astype(np.int64),
         is_fresh=is_fresh,
+        is_truncated=(training_batch["finish_reason"] == FinishReason.LENGTH).to_numpy(),
         head_weights=weights,
         embeddings=np.stack([embeddings[prompt_id] for prompt_id in prompt_ids]),
         past=past,

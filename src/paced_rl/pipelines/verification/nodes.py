@@ -2,7 +2,12 @@
 
 import pandas as pd
 
-from paced_rl.parameters import ReportingParameters, TrainingParameters, VerificationParameters
+from paced_rl.parameters import (
+    ReportingParameters,
+    SchedulingParameters,
+    TrainingParameters,
+    VerificationParameters,
+)
 from paced_rl.pipelines.columns import arguments_of
 from paced_rl.schemas import OUTCOME_HISTORY, VERDICTS
 from paced_rl.timing import record
@@ -46,6 +51,7 @@ def record_outcomes(
     previous_outcome_history: pd.DataFrame,
     reporting: ReportingParameters,
     training: TrainingParameters,
+    scheduling: SchedulingParameters,
     round_number: int,
 ) -> pd.DataFrame:
     """What was predicted of each scheduled prompt and what came out, for this round and the last ones."""
@@ -55,6 +61,7 @@ def record_outcomes(
             "scheduled_round": round_number,
             "prompt_id": schedule["prompt_id"],
             "reason": schedule["reason"],
+            "log_z": schedule["log_z"],
             "estimated_accuracy": schedule["estimated_accuracy"],
             "num_scored": groups["count"].reindex(schedule["prompt_id"]).to_numpy(),
             "num_correct": groups["sum"].reindex(schedule["prompt_id"]).to_numpy().astype(int),
@@ -62,7 +69,7 @@ def record_outcomes(
         columns=OUTCOME_HISTORY.names,
     )
     earlier = previous_outcome_history[OUTCOME_HISTORY.names]
-    # This round's training reads what the round before kept: one round more than the head looks back.
-    num_rounds = max(reporting.calibration_window, training.log_z_past_rounds)
+    # The next round reads what this one keeps, so it finds all that the head, selectors and estimators look back at.
+    num_rounds = max(reporting.calibration_window, training.log_z_past_rounds, scheduling.outcome_past_rounds)
     earlier = earlier[earlier["scheduled_round"] > round_number - num_rounds]
     return pd.concat([earlier, now], ignore_index=True) if len(earlier) else now

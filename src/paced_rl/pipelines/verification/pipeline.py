@@ -18,6 +18,7 @@ def create_pipeline() -> Pipeline:
                     "previous_outcome_history@round",
                     "params:reporting",
                     "params:training",
+                    "params:scheduling",
                     "params:round",
                 ],
                 "outcome_history",
