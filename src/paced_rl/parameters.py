@@ -5,19 +5,17 @@ value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` re
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-DAPO_CLIP_RATIO_HIGH = 0.28
-"""Of https://arxiv.org/abs/2503.14476: unlikely tokens may gain more than GRPO lets them."""
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from paced_rl.training_parameters import Group
+from paced_rl.training_parameters import (
+    TrainingParameters as TrainingParameters,
+)  # one place to import every group from
 
 
-class CountdownParameters(_Group):
+class CountdownParameters(Group):
     """The procedural task of the embedded default: reach a target from given numbers by + - * / and parentheses."""
 
     min_numbers: int = Field(2, ge=2, le=6)
@@ -41,7 +39,7 @@ class CountdownParameters(_Group):
         return self
 
 
-class DataPreparationParameters(_Group):
+class DataPreparationParameters(Group):
     """Where prompts come from and how they are split."""
 
     source: str = "countdown"
@@ -64,7 +62,7 @@ class DataPreparationParameters(_Group):
     embedding_batch_size: int = Field(256, ge=1)
 
 
-class PolicyParameters(_Group):
+class PolicyParameters(Group):
     """The model that is trained."""
 
     source: str = "data/01_raw/starter_policy"
@@ -85,7 +83,7 @@ class PolicyParameters(_Group):
         return self.device.startswith("cpu") if self.deterministic is None else self.deterministic
 
 
-class SchedulingParameters(_Group):
+class SchedulingParameters(Group):
     """Which prompts a round takes."""
 
     selector: Literal["nearest", "uniform", "softened", "posterior", "beta_thompson", "pass_rate_variance"] = "nearest"
@@ -119,7 +117,7 @@ class SchedulingParameters(_Group):
         return math.ceil(3 * self.outcome_half_life)
 
 
-class RolloutParameters(_Group):
+class RolloutParameters(Group):
     """How completions are sampled."""
 
     backend: Literal["transformers"] = "transformers"
@@ -132,7 +130,7 @@ class RolloutParameters(_Group):
     """Completions sampled at once; changes memory and speed, not results."""
 
 
-class VerificationParameters(_Group):
+class VerificationParameters(Group):
     """Limits of the verifiers."""
 
     timeout_seconds: float = Field(5.0, gt=0)
@@ -142,106 +140,7 @@ class VerificationParameters(_Group):
     290 MiB, depending on the run."""
 
 
-class TrainingParameters(_Group):
-    """The objective, the optimiser, the log-Z head, replay."""
-
-    objective: Literal["paced", "vargrad", "grpo", "dr_grpo", "dapo", "rloo"] = "paced"
-    """`paced` learns log Z, `vargrad` takes the group's own; the others are policy gradients (docs/paper_map.md)."""
-    reward_temperature: float = Field(0.05, gt=0)
-    """β: rewards enter as r/β, and β·log Z is an accuracy."""
-    learning_rate: float = Field(1e-4, ge=0)
-    """Of the policy; 0 trains the head alone."""
-    weight_decay: float = Field(0.1, ge=0)
-    max_gradient_norm: float = Field(1.0, gt=0)
-    """Of the policy, per optimiser step. It always matters: the paced gradient is 2/β = 40 times that of REINFORCE."""
-    num_epochs: int = Field(1, ge=1)
-    """Passes over the round's batch."""
-    num_minibatches: int = Field(1, ge=1)
-    """Optimiser steps per pass."""
-    max_tokens_per_forward: int = Field(16384, ge=1)
-    """Padded tokens in one forward and backward pass; gradients accumulate, so it changes memory and not results."""
-    clip_ratio: float = Field(0.2, gt=0)
-    """`grpo`, `dr_grpo`, `dapo`: importance weights outside 1 ± this give no gradient."""
-    clip_ratio_high: float | None = Field(None, gt=0)
-    """The same above 1; null takes 0.28 with `dapo`, its paper's, and `clip_ratio` with the others."""
-    importance_correction: Literal["off", "token", "sequence"] = "off"
-    """Weighs fresh tokens or completions by π_old/π_sampler, for samplers that differ from the trainer. `sequence` also
-    weighs the head's rows; `token` is for losses that are sums over tokens: not `paced`, not `vargrad`."""
-    importance_cap: float = Field(2.0, ge=1)
-    """Largest such weight."""
-    log_z_learning_rate: float = Field(1e-3, ge=0)
-    """Of the log-Z head."""
-    log_z_hidden_size: int = Field(128, ge=1)
-    log_z_epochs: int = Field(10, ge=1)
-    """Passes of the head over its rows; the first goes with the policy's own steps, over the fresh groups alone."""
-    log_z_half_life: float = Field(10.0, ge=0)
-    """Rounds after which a group of an earlier round counts half in the further passes; 0 leaves the past out."""
-    log_z_audit_weight: float = Field(1.0, ge=0)
-    """Weight of a uniformly drawn group in the head's loss beside 1 of a selected one; 0 leaves the audit slice out."""
-    initial_accuracy: float = Field(0.5, gt=0, lt=1)
-    """Estimate of every prompt before the head has seen anything."""
-    replay_capacity: int = Field(128, ge=0)
-    """Correct completions kept for replay."""
-    replay_max_added: int = Field(64, ge=0)
-    """Replayed completions added to a batch at most; 0 switches replay off."""
-    replay_max_staleness: int = Field(10, ge=1)
-    """Rounds after which a completion leaves the buffer."""
-    replay_behaviour: Literal["recomputed", "stored"] = "recomputed"
-    """Behaviour log-probabilities of replayed rows: of the round's own behaviour policy, or as stored when sampled."""
-    max_log_prob_gap: float = Field(0.1, gt=0)
-    """Largest mean |sampler − trainer| log-probability per token, in nats, that a round accepts."""
-
-    @property
-    def log_z_past_rounds(self) -> int:
-        """Earlier rounds the head is trained on: those whose groups count at least an eighth."""
-        return math.ceil(3 * self.log_z_half_life)
-
-    @property
-    def needs_groups(self) -> bool:
-        """Whether the loss of a completion is made of its siblings' rewards too."""
-        return self.objective != "paced"
-
-    @property
-    def is_trajectory_balance(self) -> bool:
-        """Whether the loss is a squared residual of the whole completion."""
-        return self.objective in ("paced", "vargrad")
-
-    @property
-    def is_clipped(self) -> bool:
-        """Whether the loss stops the gradient of tokens whose importance weight has left `clip_range`."""
-        return self.objective in ("grpo", "dr_grpo", "dapo")
-
-    @property
-    def clip_range(self) -> tuple[float, float]:
-        """How far below and above 1 an importance weight may be."""
-        default = DAPO_CLIP_RATIO_HIGH if self.objective == "dapo" else self.clip_ratio
-        return self.clip_ratio, default if self.clip_ratio_high is None else self.clip_ratio_high
-
-    @field_validator("importance_correction", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML reads a bare `off` as false
-
-    @model_validator(mode="after")
-    def _whole_groups_have_no_replay(self) -> Self:
-        if self.needs_groups and self.replay_max_added > 0:
-            raise ValueError(
-                f"objective {self.objective} needs every completion's whole group and takes no replayed rows: "
-                "set training.replay_max_added=0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _whole_completions_have_no_token_weights(self) -> Self:
-        if self.is_trajectory_balance and self.importance_correction == "token":
-            raise ValueError(
-                f"objective {self.objective} squares a residual of the whole completion, which is no sum over tokens "
-                "that could be weighed one by one: set training.importance_correction to sequence or off"
-            )
-        return self
-
-
-class EvaluationParameters(_Group):
+class EvaluationParameters(Group):
     """What is measured on prompts that are never trained on."""
 
     every: int = Field(5, ge=1)
@@ -253,7 +152,7 @@ class EvaluationParameters(_Group):
     splits: tuple[Literal["validation", "audit"], ...] = ("validation", "audit")
 
 
-class ReportingParameters(_Group):
+class ReportingParameters(Group):
     """What the figures show."""
 
     calibration_window: int = Field(20, ge=1)
@@ -264,7 +163,7 @@ class ReportingParameters(_Group):
     """Prompts drawn in the histogram of estimates."""
 
 
-class StoppingParameters(_Group):
+class StoppingParameters(Group):
     """When `kedro paced train` ends before its last round; by accuracy on the validation split, so only evaluated
     rounds count."""
 
@@ -276,7 +175,7 @@ class StoppingParameters(_Group):
     """How much better than the best so far an evaluation must be to count as improvement; 0 takes any difference."""
 
 
-class RetentionParameters(_Group):
+class RetentionParameters(Group):
     """Which rounds keep their weights (policy, log-Z head, optimiser state) in `kedro paced train`.
 
     Tables and manifests always stay, and so do the weights of round 0 and of the last round.
@@ -290,7 +189,7 @@ class RetentionParameters(_Group):
     """Whether the round of the best validation accuracy so far keeps its weights."""
 
 
-class StarterPolicyParameters(_Group):
+class StarterPolicyParameters(Group):
     """How the starter policy of the embedded default is made."""
 
     hidden_size: int = Field(128, ge=8)
@@ -307,7 +206,7 @@ class StarterPolicyParameters(_Group):
     learning_rate: float = Field(2e-3, gt=0)
 
 
-GROUPS: dict[str, type[_Group]] = {
+GROUPS: dict[str, type[Group]] = {
     "data_preparation": DataPreparationParameters,
     "policy": PolicyParameters,
     "scheduling": SchedulingParameters,

@@ -48,7 +48,7 @@ def verify(*, experiment: str | None, round_number: int | None, tolerance: float
                 results.append(verify_round(opened, number, env=env, tolerance=tolerance))
         except (ExperimentError, PreflightError) as error:
             raise TroubleError(str(error)) from error
-        _print(results[-1], tolerance)
+        _show(results[-1], tolerance)
     if all(result.obstacle for result in results):
         raise TroubleError("nothing could be verified")
     if any(result.is_different for result in results):
@@ -69,7 +69,7 @@ def _without_announcements() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _print(result: "Verification", tolerance: float) -> None:
+def _show(result: "Verification", tolerance: float) -> None:
     from paced_rl.inspection.compare import CLOSE, DIFFERENT, IDENTICAL
 
     where = f"round {result.round_number}" if result.round_number else "before the first round"

@@ -33,8 +33,7 @@ def truncated_token_weight(
     Returns:
         The weights, 1 under the mask, and True where the cap is what they are. Without gradient.
     """
-    log_weight = torch.where(completion_mask, behaviour_log_probs - sampler_log_probs, 0.0).detach()
-    return log_weight.clamp(max=math.log(cap)).exp(), log_weight > math.log(cap)
+    return _truncated(_log_ratio(behaviour_log_probs, sampler_log_probs, completion_mask), cap)
 
 
 def truncated_sequence_weight(
@@ -55,5 +54,12 @@ def truncated_sequence_weight(
     Returns:
         The weights, 1 without tokens, and True where the cap is what they are. Without gradient.
     """
-    log_weight = torch.where(completion_mask, behaviour_log_probs - sampler_log_probs, 0.0).sum(-1).detach()
+    return _truncated(_log_ratio(behaviour_log_probs, sampler_log_probs, completion_mask).sum(-1), cap)
+
+
+def _log_ratio(behaviour: Tensor, sampler: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, behaviour - sampler, 0.0).detach()
+
+
+def _truncated(log_weight: Tensor, cap: float) -> tuple[Tensor, Tensor]:
     return log_weight.clamp(max=math.log(cap)).exp(), log_weight > math.log(cap)
