@@ -119,7 +119,7 @@ def _wrap_parts(stopwatch: Stopwatch) -> None:
         WORK[2]: [(scoring, "score_completions")],
         WORK[3]: [(trainer, "train_round")],
         session: [(KedroSession, "__init__"), (KedroSession, "load_context"), (KedroContext, "_get_catalog")],
-        policy: [(loading, "load_policy"), (state, "open_policy")],
+        policy: [(loading, "load_policy"), (loading, "_load_like_an_open_one"), (state, "open_policy")],
         load: [(table, "load"), (folder, "load")],
         save: [(table, "save"), (folder, "save")],
         checks: [(validation.ExpectationSuite, "validate")],

@@ -20,10 +20,11 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-if importlib.util.find_spec("ibis") is None:
-    # Kedro tries to import ibis at every load of a parameter, hundreds of times a round, and Python looks for a missing
-    # module anew each time, in every folder of the path. None is Python's own way to say that it is not there.
-    sys.modules.setdefault("ibis", None)  # type: ignore[arg-type]
+for _name in ("ibis", "pandera"):
+    # Kedro tries to import them at every load of a parameter and of a table, hundreds of times a round, and Python looks
+    # for a missing module anew each time, in every folder of the path. None is its own way to say that it is not there.
+    if importlib.util.find_spec(_name) is None:
+        sys.modules.setdefault(_name, None)  # type: ignore[arg-type]
 
 
 def round_folder(round_number: int, offset: int) -> str:

@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from paced_rl.atomic import write_atomically
+from paced_rl.datasets.table_cache import is_small, read_table
 from paced_rl.datasets.table_contract import PARTITIONS, arrow_tables, conform, drop_partitions, path_partitions
 from paced_rl.schemas import TABLES
 
@@ -46,8 +47,13 @@ class TableReader:
             columns: names; None takes all.
             batch_size: rows per batch at most.
         """
+        names = None if columns is None else list(columns)
+        if is_small(self.path):
+            table = read_table(self.path)
+            yield from (table if names is None else table.select(names)).to_batches(max_chunksize=batch_size)
+            return
         with pq.ParquetFile(self.path) as file:
-            yield from file.iter_batches(batch_size=batch_size, columns=None if columns is None else list(columns))
+            yield from file.iter_batches(batch_size=batch_size, columns=names)
 
 
 class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReader, pd.DataFrame | TableReader]):
@@ -96,11 +102,8 @@ class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReade
             if not self._exists():
                 raise DatasetError(f"table {self._table}: there is no file {self._filepath}")
             return TableReader(path=self._filepath)
-        with pq.ParquetFile(self._filepath) as file:
-            table = conform(file.read(), self._schema, name=self._table)
-        for name, value in path_partitions(self._filepath).items():
-            table = table.append_column(name, pa.array([value] * table.num_rows, type=PARTITIONS[name]))
-        return table.to_pandas()
+        table = read_table(self._filepath, self._table, self._with_partitions)
+        return table.to_pandas(use_threads=not is_small(self._filepath))
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows for Kedro-Viz, with long texts and lists cut."""
@@ -115,6 +118,12 @@ class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReade
                 "data": [[_short(row[name]) for name in self._schema.names] for row in rows],
             }
         )
+
+    def _with_partitions(self, table: pa.Table) -> pa.Table:
+        table = conform(table, self._schema, name=self._table)
+        for name, value in path_partitions(self._filepath).items():
+            table = table.append_column(name, pa.array([value] * table.num_rows, type=PARTITIONS[name]))
+        return table
 
     def _write(self, path: Path, data: pd.DataFrame | pa.Table | pa.RecordBatchReader) -> None:
         with pq.ParquetWriter(path, self._schema, compression="zstd") as writer:

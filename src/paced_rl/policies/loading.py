@@ -1,12 +1,14 @@
 """A policy in memory: loading it once per process and version, and what is stored of it."""
 
+import copy
 import json
 import logging
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paced_rl.policies.description import PolicyDescription, find_eos_token_ids, find_num_positions
 from paced_rl.policies.folders import (
     MAX_LISTED,
     TEXT_FILES,
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
-NUM_CACHED_POLICIES = 2
+NUM_OPEN_POLICIES = 2
 """The behaviour policy of the round and the reference or next policy; each holds a whole model in memory."""
 NOT_COPIED = ("*.index.json", "manifest.json")
 """Files that describe one version's bytes, and would be wrong beside the next version's."""
@@ -41,6 +43,15 @@ class LoadedPolicy:
     """Fills the short rows of a batch; always masked, so its value never matters."""
     eos_token_ids: tuple[int, ...]
     """Tokens that end a completion, in increasing order; never empty."""
+
+    @property
+    def description(self) -> PolicyDescription:
+        """What engines that load the weights themselves need of it."""
+        return PolicyDescription(
+            tokenizer=self.tokenizer,
+            eos_token_ids=self.eos_token_ids,
+            num_positions=find_num_positions(self.model.config),
+        )
 
 
 def load_policy(folder: Path, *, device: str, dtype: str) -> LoadedPolicy:
@@ -64,7 +75,8 @@ def load_policy(folder: Path, *, device: str, dtype: str) -> LoadedPolicy:
             f"the weights in {folder} lack {len(missing)} tensors of {type(model).__name__}: {missing[:MAX_LISTED]}"
         )
     _check_weights_are_finite(model, folder)
-    eos_token_ids = _eos_token_ids(model, tokenizer, folder)
+    eos_token_ids = find_eos_token_ids((model.generation_config, model.config), tokenizer, folder)
+    _check_vocabulary(model, tokenizer, eos_token_ids, folder)
     pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_token_ids[0]
     logger.debug("Loaded policy from %s: %.4g parameters, %s on %s", folder, model.num_parameters(), dtype, device)
     return LoadedPolicy(
@@ -110,18 +122,9 @@ def _check_weights_are_finite(model: "PreTrainedModel", folder: Path) -> None:
         )
 
 
-def _eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[int, ...]:
-    """The end-of-sequence ids of the generation config, else of the config, else of the tokenizer."""
-    generation_config = model.generation_config
-    sources = (generation_config.eos_token_id if generation_config else None, model.config.eos_token_id)
-    for ids in (*sources, tokenizer.eos_token_id):
-        if ids is not None and ids != []:
-            eos_token_ids = tuple(sorted({ids} if isinstance(ids, int) else set(ids)))
-            break
-    else:
-        raise PolicyFolderError(
-            f"no end-of-sequence token in {folder}: set eos_token_id in generation_config.json or config.json"
-        )
+def _check_vocabulary(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", eos_token_ids: tuple[int, ...], folder: Path
+) -> None:
     embeddings: Any = model.get_input_embeddings()
     num_rows = embeddings.weight.shape[0]
     highest = max(len(tokenizer) - 1, *eos_token_ids)
@@ -130,7 +133,6 @@ def _eos_token_ids(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
             f"the tokenizer in {folder} has token ids up to {highest}, the model only {num_rows} embeddings; "
             "take tokenizer and weights from the same policy"
         )
-    return eos_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,39 @@ class _PolicyKey:
     dtype: str
     folder: Path = field(compare=False)
 
+    def differs_in_weights_alone(self, other: "_PolicyKey") -> bool:
+        """Whether all but the digest of the one file of weights is the same."""
+        mine, theirs = (dict(key.digests) for key in (self, other))
+        has_one_file = WEIGHTS in mine and WEIGHTS in theirs
+        mine.pop(WEIGHTS, None), theirs.pop(WEIGHTS, None)
+        return has_one_file and mine == theirs and (self.device, self.dtype) == (other.device, other.dtype)
 
-@lru_cache(maxsize=NUM_CACHED_POLICIES)
-def _load_cached(key: _PolicyKey) -> LoadedPolicy:
-    return load_policy(key.folder, device=key.device, dtype=key.dtype)
+
+_open_policies: OrderedDict[_PolicyKey, LoadedPolicy] = OrderedDict()
+
+
+def _load_like_an_open_one(key: _PolicyKey) -> LoadedPolicy | None:
+    """The policy, if an open one has all of it but the weights: copying and filling a model takes half of building it.
+
+    None where there is no such policy, or where the file's tensors are not those that the model stores.
+
+    Raises:
+        PolicyFolderError: a weight is not finite.
+    """
+    sibling = next((policy for other, policy in _open_policies.items() if key.differs_in_weights_alone(other)), None)
+    if sibling is None:
+        return None
+    from safetensors.torch import load_file
+
+    check_policy_folder(key.folder)
+    weights = load_file(key.folder / WEIGHTS)
+    expected = stored_weights(sibling.model)
+    if {name: tensor.shape for name, tensor in weights.items()} != {n: tensor.shape for n, tensor in expected.items()}:
+        return None
+    model = copy.deepcopy(sibling.model)
+    model.load_state_dict(weights, strict=False)  # tied tensors are stored once
+    _check_weights_are_finite(model, key.folder)
+    return replace(sibling, model=model)
 
 
 def open_policy(checkpoint: Checkpoint, *, device: str, dtype: str) -> LoadedPolicy:
@@ -163,7 +194,14 @@ def open_policy(checkpoint: Checkpoint, *, device: str, dtype: str) -> LoadedPol
             "make it with `files=file_digests(folder)`"
         )
     digests = frozenset(checkpoint.files.items())
-    return _load_cached(_PolicyKey(digests=digests, device=device, dtype=dtype, folder=checkpoint.folder))
+    key = _PolicyKey(digests=digests, device=device, dtype=dtype, folder=checkpoint.folder)
+    if key not in _open_policies:
+        loaded = _load_like_an_open_one(key) or load_policy(key.folder, device=device, dtype=dtype)
+        _open_policies[key] = loaded
+        if len(_open_policies) > NUM_OPEN_POLICIES:
+            _open_policies.popitem(last=False)
+    _open_policies.move_to_end(key)
+    return _open_policies[key]
 
 
 def policy_files(policy: LoadedPolicy, source_folder: Path) -> "dict[str, bytes | Path | dict[str, torch.Tensor]]":
@@ -187,11 +225,17 @@ def policy_files(policy: LoadedPolicy, source_folder: Path) -> "dict[str, bytes 
     config["dtype"] = str(policy.model.dtype).removeprefix("torch.")
     files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
-    state = policy.model.state_dict()
+    weights = stored_weights(policy.model)
+    files[WEIGHTS] = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return files
+
+
+def stored_weights(model: "PreTrainedModel") -> "dict[str, torch.Tensor]":
+    """The model's tensors as a file stores them: of tied ones the first alone."""
+    state = model.state_dict()
     tied = {
         name
-        for name, source in policy.model.all_tied_weights_keys.items()
+        for name, source in model.all_tied_weights_keys.items()
         if name in state and source in state and state[name].data_ptr() == state[source].data_ptr()
     }
-    files[WEIGHTS] = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name not in tied}
-    return files
+    return {name: tensor for name, tensor in state.items() if name not in tied}

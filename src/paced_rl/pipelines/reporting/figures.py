@@ -16,6 +16,8 @@ _ABOVE, _BELOW = 1.02, -0.09
 """Heights of title and x label in shares of the axes. Fixed too: to find them Matplotlib lays texts out twice."""
 _SHARES = (0.0, 0.5, 1.0)
 """Ticks of an axis of accuracies: few, because each costs two milliseconds."""
+_MAX_INTERVALS = 3
+"""Between the ticks of any other axis."""
 _NUM_BINS = 20
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d95f02", "#8c8c8c"
 
@@ -59,18 +61,26 @@ def estimates_figure(
     after: Float[np.ndarray, "P"],
     scheduled: Float[np.ndarray, "S"],
     round_number: int,
+    is_accuracy: bool = True,
 ) -> Figure:
-    """Histogram of the estimates before and after the round, and where the scheduled prompts stood."""
+    """Histogram of the estimates before and after the round, and where the scheduled prompts stood.
+
+    `is_accuracy` says whether they are accuracies, or values of a log Z that is none.
+    """
     figure = Figure(figsize=_SIZE)
     axes = figure.subplots(gridspec_kw=_MARGINS)
-    edges = np.linspace(0, 1, _NUM_BINS + 1)
+    shown = np.concatenate([before, after, scheduled])
+    span = (0.0, 1.0) if is_accuracy else (float(shown.min()), float(shown.max()))
+    edges = np.histogram_bin_edges([], _NUM_BINS, span)  # unlike linspace also where all values are equal
     axes.stairs(np.histogram(before, edges)[0], edges, fill=True, color=_GREY, alpha=0.5, label="before")
     axes.stairs(np.histogram(after, edges)[0], edges, color=_BLUE, linewidth=1.8, label="after")
     axes.plot(scheduled, np.zeros(len(scheduled)), "|", color=_ORANGE, markersize=14, label="scheduled", clip_on=False)
-    axes.set(xlim=(0, 1), xticks=_SHARES)
+    if is_accuracy:
+        axes.set(xlim=(0, 1), xticks=_SHARES)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=_MAX_INTERVALS, integer=True))
     _label(
         axes,
-        x="estimated accuracy β·log Z",
+        x="estimated accuracy β·log Z" if is_accuracy else "log Z, nats per token: no accuracy",
         y="train prompts",
         title=f"Estimates before and after round {round_number} ({len(before)} prompts)",
     )
@@ -113,4 +123,4 @@ def _draw_curve(axes: Axes, curve: pd.DataFrame, column: str) -> None:
     )
     axes.plot(held_out[column], held_out["validation_accuracy"], "o-", color=_BLUE, markersize=3, label="validation")
     axes.set(ylim=(0, 1), yticks=_SHARES)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=_MAX_INTERVALS, integer=True))
