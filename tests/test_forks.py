@@ -70,6 +70,12 @@ def test_a_branch_has_the_files_of_earlier_rounds_and_of_none(project: Path) -> 
             assert CheckpointDataset(filepath=str(path)).load().folder.is_relative_to(path.parent), name
 
 
+def test_a_report_on_all_rounds_stays_with_them(project: Path) -> None:
+    write(project / "data/08_reporting/counterfactual/experiment=old/report.md", "of rounds 1 to 3")
+    fork_experiment(project, old="old", new="new", first_round=2)
+    assert not [name for name in tree(project, "new") if "counterfactual" in name]
+
+
 def test_either_experiment_can_lose_its_weights_without_the_other(project: Path) -> None:
     fork_experiment(project, old="old", new="new", first_round=3)
     for experiment, number, other in (("old", 2, "new"), ("new", 1, "old")):

@@ -1,11 +1,14 @@
+import sys
 from typing import Any
 
 import click
 import pytest
+from fake_vllm_server import FakeVllmServer
 
 from paced_rl import preflight
 from paced_rl.parameters import GROUPS, RolloutParameters
 from paced_rl.preflight import PreflightError
+from paced_rl.runner.content_fingerprints import canonical_json
 
 
 def message_of(function: Any, *args: Any, **kwargs: Any) -> str:
@@ -76,7 +79,8 @@ def test_every_unknown_name_is_shown() -> None:
 
 def test_every_field_of_every_group_is_known() -> None:
     every = {name: dict(model().model_dump()) for name, model in GROUPS.items()}
-    every |= {"experiment": "a", "round": 1, "seed": 0, "tracking": {"enabled": False}}
+    every["rollout"]["vllm_server"] = RolloutParameters().vllm_server.model_dump()  # left out of what results depend on
+    every |= {"experiment": "a", "round": 1, "seed": 0, "tracking": {"enabled": False, "run_tags": {}}}
     assert names_of(preflight.known_parameters()) == names_of(every)
     assert not is_refused(preflight.check_parameter_names, every, preflight.known_parameters())
 
@@ -135,6 +139,14 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     assert not is_refused(preflight.check_device, "cpu")
 
 
+def test_an_engine_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # Python's own way to say that a module is not there
+    shown = message_of(preflight.check_backend, "vllm")
+    assert shown.startswith("rollout.backend = vllm, and vLLM is not installed: `pip install 'paced-rl[vllm]'`")
+    assert "\n" not in shown
+    assert not is_refused(preflight.check_backend, "transformers")
+
+
 def test_defaults_are_valid_and_built_groups_are_taken() -> None:
     rollout = RolloutParameters(group_size=3)
     groups = preflight.check_groups({"rollout": rollout, "training": None, "experiment": "x"})
@@ -146,14 +158,15 @@ def test_every_bad_value_is_one_line() -> None:
     assert problems_of(
         rollout={"group_size": 0, "temperture": 1.0},
         training={"objective": "ppo"},
-        evaluation={"splits": ["test"]},
+        evaluation={"splits": ["train"]},
         policy=3,  # type: ignore[arg-type]
     ) == [
         "policy = 3: input should be a valid dictionary or instance of PolicyParameters",
         "rollout.group_size = 0: input should be greater than or equal to 1",
         "Unknown parameter 'rollout.temperture': did you mean rollout.sampling_temperature?",
-        "training.objective = 'ppo': input should be 'paced', 'vargrad', 'grpo', 'dr_grpo', 'dapo' or 'rloo'",
-        "evaluation.splits.0 = 'test': input should be 'validation' or 'audit'",
+        "training.objective = 'ppo': input should be 'paced', 'vargrad', 'flowrl', 'gflowrl', 'grpo', 'dr_grpo', "
+        "'dapo' or 'rloo'",
+        "evaluation.splits.0 = 'train': input should be 'validation', 'audit' or 'test'",
     ]
 
 
@@ -174,6 +187,33 @@ def test_rules_inside_a_group_keep_their_own_words() -> None:
         (
             {"training": {"objective": "vargrad", "replay_max_added": 0}, "rollout": {"group_size": 1}},
             "training.objective = vargrad with rollout.group_size = 1: ",
+        ),
+        (
+            {"scheduling": {"selector": "dynamic_sampling"}, "rollout": {"group_size": 1}},
+            "scheduling.selector = dynamic_sampling with rollout.group_size = 1: ",
+        ),
+        (
+            {"training": {"objective": "gflowrl", "replay_max_added": 0}, "rollout": {"group_size": 1}},
+            "training.objective = gflowrl with rollout.group_size = 1: ",
+        ),
+        (
+            {"training": {"objective": "flowrl", "replay_max_added": 0}},
+            "training.objective = flowrl with scheduling.estimator = learned: the log Z of this objective is in nats",
+        ),
+        (
+            {
+                "training": {"objective": "flowrl", "replay_max_added": 0},
+                "scheduling": {"selector": "uniform", "estimator": "beta_posterior"},
+            },
+            "training.objective = flowrl with scheduling.estimator = beta_posterior: ",
+        ),
+        (
+            {"rollout": {"top_p": 0.9}, "training": {"replay_behaviour": "stored"}},
+            "training.replay_behaviour = stored with rollout.top_p or rollout.top_k: ",
+        ),
+        (
+            {"rollout": {"backend": "vllm", "vllm": {"release": "sleep"}}},
+            "rollout.vllm.release = sleep with policy.device = cpu: ",
         ),
         (
             {"data_preparation": {"num_train": 31}},
@@ -207,6 +247,9 @@ def test_rules_between_groups(groups: dict[str, Any], beginning: str) -> None:
         {"scheduling": {"num_prompts": 4, "audit_fraction": 0}},
         {"scheduling": {"num_prompts": 4, "audit_fraction": 0.13}},
         {"training": {"num_minibatches": 256}},
+        {"training": {"objective": "flowrl", "replay_max_added": 0}, "scheduling": {"estimator": "group_mean"}},
+        {"training": {"objective": "gflowrl", "replay_max_added": 0}, "scheduling": {"estimator": "learned"}},
+        {"training": {"objective": "grpo", "replay_max_added": 0, "kl_coefficient": 0.1}},
         {"training": {"objective": "paced"}, "rollout": {"group_size": 1}},
     ],
 )
@@ -220,6 +263,19 @@ def test_a_missing_previous_round_names_the_command_that_makes_it() -> None:
     assert message_of(preflight.check_previous_round, missing=missing, round_number=3, experiment="paced") == (
         "round 3 of experiment 'paced' needs round 2, which is missing or damaged (log_z_head, policy): run "
         "`kedro run --pipeline=paced_round --params round=2,experiment=paced`"
+    )
+
+
+def test_oracle_and_its_pipeline_go_together() -> None:
+    preflight.check_selector_fits("oracle", is_measuring=True)
+    preflight.check_selector_fits("nearest", is_measuring=False)
+    params = {"round": 2, "scheduling": {"selector": "oracle"}}
+    shown = message_of(preflight.check_selector_fits, "oracle", is_measuring=False, env="test", params=params)
+    command = "kedro run --pipeline=oracle_round --env=test --params round=2,scheduling.selector=oracle"
+    assert f"run `{command}`, or `kedro paced train`" in shown
+    shown = message_of(preflight.check_selector_fits, "softened", is_measuring=True)
+    assert (
+        "scheduling.selector = softened would pay for and not look at: run `kedro run --pipeline=paced_round`" in shown
     )
 
 
@@ -240,3 +296,54 @@ def test_the_command_keeps_the_environment_and_round_1_needs_a_start() -> None:
         "`kedro run --pipeline=start --env=gpu --params experiment=x`"
     )
     preflight.check_previous_round(missing=[], round_number=3, experiment="x")
+
+
+def test_servers_are_listed_as_texts_or_in_one_with_spaces_and_are_no_part_of_a_result() -> None:
+    urls = ["http://a:8000", "https://10.0.0.5:8001/"]
+    listed, text = (
+        preflight.check_groups({"rollout": {"backend": "vllm_server", "vllm_server": {"urls": value}}})["rollout"]
+        for value in (urls, " ".join(urls))
+    )
+    assert listed == text
+    assert listed.vllm_server.urls == tuple(urls)  # type: ignore[attr-defined]
+    assert canonical_json(listed) == canonical_json(
+        RolloutParameters(backend="vllm_server", vllm_server={"urls": "http://b:1"})
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["a:8000", "ftp://a", "http://a:8000/v1", "http://", "http://a/ b"])
+def test_a_server_is_named_by_scheme_host_and_port(url: str) -> None:
+    (problem,) = problems_of(rollout={"backend": "vllm_server", "vllm_server": {"urls": [url]}})
+    assert problem.startswith(f"rollout.vllm_server.urls: {url!r} must be scheme, host and port alone")
+
+
+def test_the_backend_vllm_server_needs_servers() -> None:
+    (problem,) = problems_of(rollout={"backend": "vllm_server"})
+    assert problem.startswith("rollout: backend = vllm_server samples by servers that run already; set rollout.vllm_s")
+
+
+def test_servers_that_cannot_be_used_are_listed_with_what_to_do() -> None:
+    with FakeVllmServer() as good, FakeVllmServer(dtype="bfloat16") as other:
+        gone = FakeVllmServer()
+        gone.close()
+        shown = message_of(preflight.check_servers, [good.url, other.url, gone.url], dtype="float32").splitlines()
+        assert [line[:25] for line in shown[1:-1]] == [f"  - {other.url}"[:25], f"  - {gone.url}"[:25]]
+        assert shown[1] == f"  - {other.url}: it must be started with --dtype float32 (it has torch.bfloat16)"
+        assert "Connection refused" in shown[2]
+        assert "README" in shown[3]
+        asked = len(good.control)
+        preflight.check_servers([good.url], dtype="float32")
+        assert len(good.control) == asked == 1
+    # A run of many rounds goes on when one of its servers fails.
+    preflight.check_servers([good.url], dtype="float32")
+
+
+def test_an_adapter_needs_peft_and_all_weights_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_adapter, without = (preflight.check_groups({"policy": {"lora_rank": rank}})["policy"] for rank in (4, 0))
+    assert not is_refused(preflight.check_lora, with_adapter)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not is_refused(preflight.check_lora, without)
+    assert message_of(preflight.check_lora, with_adapter) == (
+        "policy.lora_rank = 4 needs peft, which is not installed: run `pip install 'paced-rl[lora]'`, or give "
+        "--params policy.lora_rank=0 to train all weights"
+    )

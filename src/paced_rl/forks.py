@@ -26,6 +26,8 @@ _STATE_TABLES = ("05_model_input/replay_buffer", "05_model_input/outcome_history
 """What a round hands to the next beside its checkpoints."""
 _LEFTOVER = re.compile(r".*\.(tmp|staging|old)-\d+")
 """What a killed process leaves of files it had not finished."""
+_REPORTS = ("counterfactual",)
+"""Folders of what commands say of all rounds of an experiment, which is not true of a branch."""
 
 
 class ForkError(ValueError):
@@ -144,6 +146,8 @@ def _folders(data: Path, experiment: str) -> Iterator[Path]:
 def _shared_files(data: Path, experiment: str, first_round: int) -> Iterator[Path]:
     """The files, relative to `data`, of an experiment: of no round, or of a round before the branch's first own one."""
     for folder in _folders(data, experiment):
+        if folder.parent.name in _REPORTS:
+            continue
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts
             name, _, number = parts[0].partition("=")

@@ -17,6 +17,7 @@ from paced_rl.parameters import RetentionParameters, StoppingParameters
 from paced_rl.progress import rounds_bar
 from paced_rl.retention import prune_rounds, restore_round, rounds_to_keep
 from paced_rl.runner import CachingRunner
+from paced_rl.stages import START_STAGES, round_pipeline
 from paced_rl.stopping import evaluations_until, reason_to_stop
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Study:
     params: Mapping[str, Any]
     """As `--params`, without `round`."""
     experiment: str
+    parameters: Mapping[str, Any]
+    """Every group of parameters, defaults included, by its name."""
     stopping: StoppingParameters
     retention: RetentionParameters
 
@@ -52,9 +55,9 @@ def run_rounds(
     Yields:
         The number of each round when it is done.
     """
-    bootstrap_project(project)
+    study = open_study(project, env=env, params=params)
     for round_number in rounds:
-        _run_round(project, round_number, env=env, params=params or {})
+        _run_round(study, round_number)
         yield round_number
 
 
@@ -76,9 +79,23 @@ def open_study(project: Path, *, env: str | None = None, params: Mapping[str, An
         env=env,
         params=params or {},
         experiment=parameters["experiment"],
+        parameters=groups,
         stopping=groups["stopping"],
         retention=groups["retention"],
     )
+
+
+def run_start(study: Study) -> None:
+    """Runs what an experiment does once: prompts, embeddings, the state of round 0; what is up to date is skipped.
+
+    Raises:
+        PreflightError: another process works on the experiment, or its parameters cannot be used.
+        StoppedError: Ctrl-C; with the node after which it ended.
+    """
+    with interrupts.stop_after_node():
+        session = _session(study.project, env=study.env, params={**study.params, "round": 1})
+        with session:
+            session.run(pipeline_names=list(START_STAGES), runner=CachingRunner())
 
 
 def train(
@@ -155,23 +172,18 @@ def _run_or_stop(study: Study, round_number: int, *, is_forced: bool) -> None:
     # What all rounds share is made anew by the first of them alone.
     stages = STAGES_OF_A_ROUND if is_forced and round_number > 1 else None
     try:
-        _run_round(study.project, round_number, env=study.env, params=study.params, is_forced=is_forced, stages=stages)
+        _run_round(study, round_number, is_forced=is_forced, stages=stages)
     except StoppedError as stop:
         raise StoppedError(f"Stopped in round {round_number} {stop}", round_number=round_number) from stop
 
 
 def _run_round(
-    project: Path,
-    round_number: int,
-    *,
-    env: str | None,
-    params: Mapping[str, Any],
-    is_forced: bool = False,
-    stages: tuple[str, ...] | None = None,
+    study: Study, round_number: int, *, is_forced: bool = False, stages: tuple[str, ...] | None = None
 ) -> None:
-    session = _session(project, env=env, params={**params, "round": round_number})
+    name = round_pipeline(study.parameters["scheduling"].selector)
+    session = _session(study.project, env=study.env, params={**study.params, "round": round_number})
     with session:
-        session.run(pipeline_names=["paced_round"], tags=stages, runner=CachingRunner(force=is_forced))
+        session.run(pipeline_names=[name], tags=stages, runner=CachingRunner(force=is_forced))
 
 
 def _session(project: Path, *, env: str | None, params: Mapping[str, Any]) -> KedroSession:

@@ -5,10 +5,11 @@ value is out of range. Defaults live here; `conf/base/parameters_<stage>.yml` re
 """
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from paced_rl.rollout_parameters import RolloutParameters as RolloutParameters
 from paced_rl.training_parameters import Group
 from paced_rl.training_parameters import (
     TrainingParameters as TrainingParameters,
@@ -39,12 +40,23 @@ class CountdownParameters(Group):
         return self
 
 
+class ReasoningGymParameters(Group):
+    """A dataset of reasoning_gym, whose entries are made on the spot; its own scorer is the verifier."""
+
+    dataset: str = "chain_sum"
+    """A name that reasoning_gym knows, see `reasoning_gym.factory.DATASETS`."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the dataset's configuration, such as `max_terms`; what is left out keeps reasoning_gym's default."""
+    template: str = "{question}"
+    """Rendered prompt: `{question}`, and any field of an entry's metadata, such as chain_sum's `{expression}`."""
+
+
 class DataPreparationParameters(Group):
     """Where prompts come from and how they are split."""
 
     source: str = "countdown"
-    """`countdown` (generated), or the path of a .parquet or .jsonl file with the columns `prompt`, `reference_answer`,
-    and optionally `split`, `verifier`, `verifier_arguments`, `metadata`."""
+    """`countdown` or `reasoning_gym` (generated), or the path of a .parquet or .jsonl file with the columns `prompt`,
+    `reference_answer`, and optionally `split`, `verifier`, `verifier_arguments`, `metadata`."""
     num_train: int = Field(2000, ge=1)
     num_audit: int = Field(200, ge=0)
     num_validation: int = Field(300, ge=1)
@@ -55,11 +67,22 @@ class DataPreparationParameters(Group):
     verifier: str = "arithmetic"
     """Verifier of file prompts that do not name one."""
     countdown: CountdownParameters = CountdownParameters()
+    reasoning_gym: ReasoningGymParameters = ReasoningGymParameters()
     embedding_layer: int = Field(-1)
     """Index into the hidden states of the reference policy: 0 is the token embedding, -1 the last layer."""
     embedding_pooling: Literal["last", "mean"] = "mean"
     """`last`: state of the prompt's last token; `mean`: mean over the prompt's tokens."""
     embedding_batch_size: int = Field(256, ge=1)
+
+    @property
+    def split_sizes(self) -> dict[str, Any]:
+        """`num_train`, `num_audit`, `num_validation` and `num_test`, by name."""
+        return {name: getattr(self, name) for name in ("num_train", "num_audit", "num_validation", "num_test")}
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the prompts are made in the numbers asked for, and not read from a file."""
+        return self.source in ("countdown", "reasoning_gym")
 
 
 class PolicyParameters(Group):
@@ -76,6 +99,12 @@ class PolicyParameters(Group):
     deterministic: bool | None = None
     """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where a step
     of training took 0.201 s with it and 0.200 s without, and no elsewhere."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of a low-rank adapter that is trained in place of the weights; 0 trains all weights. Needs `peft`."""
+    lora_alpha: int = Field(32, ge=1)
+    """The adapter counts lora_alpha / lora_rank."""
+    lora_target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Names of the layers with an adapter, e.g. [q_proj, v_proj]; `all-linear` is every linear one but the output."""
 
     @property
     def is_deterministic(self) -> bool:
@@ -86,8 +115,19 @@ class PolicyParameters(Group):
 class SchedulingParameters(Group):
     """Which prompts a round takes."""
 
-    selector: Literal["nearest", "uniform", "softened", "posterior", "beta_thompson", "pass_rate_variance"] = "nearest"
-    """Rule of choice, see `paced_rl.scheduling.selectors`."""
+    selector: Literal[
+        "nearest",
+        "uniform",
+        "softened",
+        "posterior",
+        "posterior_thompson",
+        "beta_thompson",
+        "pass_rate_variance",
+        "dynamic_sampling",
+        "oracle",
+    ] = "nearest"
+    """Rule of choice, see `paced_rl.scheduling.selectors` and `dynamic_sampling`; `oracle` needs the pipeline
+    `oracle_round`, which `kedro paced train` takes by itself."""
     estimator: Literal["learned", "group_mean", "constant", "random", "beta_posterior"] = "learned"
     """What gives `estimated_accuracy`, see `paced_rl.scheduling.estimators`: the head, or what stands in for it."""
     target_accuracy: float = Field(0.5, ge=0, le=1)
@@ -103,31 +143,24 @@ class SchedulingParameters(Group):
     softening: float = Field(0.1, gt=0)
     """Of `softened`: standard deviation of the weight around the target, in units of accuracy."""
     outcome_half_life: float = Field(10.0, ge=0)
-    """Rounds after which an outcome counts half in the Betas of `posterior`, `beta_thompson` and `beta_posterior`.
-    Nobody looks further back than three of them; 0 leaves all outcomes out."""
+    """Rounds after which an outcome counts half in the Betas of `posterior`, `beta_thompson` and `beta_posterior`, and
+    in the informative share of `dynamic_sampling`. Nobody looks further back than three of them; 0 leaves all outcomes
+    out."""
     retest_share: float = Field(0.25, ge=0, le=1)
     """Of `pass_rate_variance`: share of the selected places that go to prompts without a measurement, and to solved and
     unsolved ones; 0 measures those only when nothing else is left."""
     retest_after: int = Field(10, ge=1)
     """Of `pass_rate_variance`: rounds after which a solved or unsolved prompt is due to be measured again."""
+    max_oversampling: float = Field(3.0, ge=1)
+    """Of `dynamic_sampling`: prompts rolled out at most, as a multiple of `num_prompts`; rounded down to whole prompts.
+    1 rolls out no more than other selectors do."""
+    oracle_samples: int = Field(8, ge=1)
+    """Of `oracle`: completions per candidate and round that measure its accuracy and are not trained on."""
 
     @property
     def outcome_past_rounds(self) -> int:
         """Earlier rounds whose outcomes selectors and estimators read: those that count at least an eighth."""
         return math.ceil(3 * self.outcome_half_life)
-
-
-class RolloutParameters(Group):
-    """How completions are sampled."""
-
-    backend: Literal["transformers"] = "transformers"
-    group_size: int = Field(8, ge=1)
-    """Completions per prompt (G)."""
-    sampling_temperature: float = Field(1.0, gt=0, le=10)
-    max_new_tokens: int = Field(32, ge=1)
-    """Tokens per completion, the end-of-sequence token included."""
-    batch_size: int = Field(256, ge=1)
-    """Completions sampled at once; changes memory and speed, not results."""
 
 
 class VerificationParameters(Group):
@@ -149,7 +182,8 @@ class EvaluationParameters(Group):
     """Completions per prompt (n of pass@k)."""
     sampling_temperature: float = Field(1.0, ge=0)
     """0 is greedy."""
-    splits: tuple[Literal["validation", "audit"], ...] = ("validation", "audit")
+    splits: tuple[Literal["validation", "audit", "test"], ...] = ("validation", "audit")
+    """Which prompts. `test` is read by the report of a study alone: rounds, stopping and retention never look at it."""
 
 
 class ReportingParameters(Group):
@@ -190,7 +224,7 @@ class RetentionParameters(Group):
 
 
 class StarterPolicyParameters(Group):
-    """How the starter policy of the embedded default is made."""
+    """How a starter policy is made."""
 
     hidden_size: int = Field(128, ge=8)
     num_layers: int = Field(4, ge=1)
@@ -201,7 +235,8 @@ class StarterPolicyParameters(Group):
     mixed_share: float = Field(0.2, ge=0, le=1)
     """Last part of the corpus, in which some answers are random."""
     random_fraction: float = Field(0.25, ge=0, le=1)
-    """Share of the answers there that use the right numbers and reach the target only by chance."""
+    """Share of the answers there that are right only by chance: they use the right numbers (countdown), or are those of
+    other entries (reasoning_gym)."""
     batch_size: int = Field(192, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
 

@@ -11,10 +11,14 @@ from paced_rl.pipelines.start import pipeline as start
 from paced_rl.pipelines.starter_policy import pipeline as starter_policy
 from paced_rl.pipelines.training import pipeline as training
 from paced_rl.pipelines.verification import pipeline as verification
+from paced_rl.stages import ORACLE_PIPELINE, ROUND_PIPELINE
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """`paced_round` is all stages of one round; each stage can be run alone; `starter_policy` remakes the start."""
+    """`paced_round` is all stages of one round; each stage can be run alone; `starter_policy` remakes the start.
+
+    `oracle_round` is `paced_round` with a node that measures candidates for the selector `oracle`.
+    """
     stages = {
         "data_preparation": data_preparation.create_pipeline(),
         "start": start.create_pipeline(),
@@ -25,10 +29,15 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluation": evaluation.create_pipeline(),
         "reporting": reporting.create_pipeline(),
     }
+    with_oracle = {
+        "scheduling": scheduling.create_pipeline(is_oracle=True),
+        "reporting": reporting.create_pipeline(is_oracle=True),
+    }
     paced_round = sum(stages.values(), Pipeline([]))
     return {
         **stages,
         "starter_policy": starter_policy.create_pipeline(),
-        "paced_round": paced_round,
+        ROUND_PIPELINE: paced_round,
+        ORACLE_PIPELINE: sum((stages | with_oracle).values(), Pipeline([])),
         "__default__": paced_round,
     }

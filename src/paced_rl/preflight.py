@@ -5,6 +5,7 @@ come first.
 """
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,8 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from paced_rl.command_lines import params_option
 from paced_rl.parameters import GROUPS
+from paced_rl.stages import ORACLE_PIPELINE, ROUND_PIPELINE, round_pipeline
 
-TOP_LEVEL_PARAMETERS = ("experiment", "round", "seed", "tracking.enabled")
+TOP_LEVEL_PARAMETERS = ("experiment", "round", "seed", "tracking.enabled", "tracking.run_tags")
 """Parameters outside the groups."""
 
 _EXPERIMENT_NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -30,7 +32,7 @@ def known_parameters() -> dict[str, Any]:
     known: dict[str, Any] = {name: _fields(model) for name, model in GROUPS.items()}
     for name in TOP_LEVEL_PARAMETERS:
         head, _, tail = name.partition(".")
-        known[head] = {tail: None} if tail else None
+        known[head] = {**known.get(head, {}), tail: None} if tail else None
     return known
 
 
@@ -129,6 +131,37 @@ def check_device(device: str) -> None:
         ) from error
 
 
+def check_backend(backend: str) -> None:
+    """Raises PreflightError unless what samples is installed."""
+    if backend == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise PreflightError(
+            "rollout.backend = vllm, and vLLM is not installed: `pip install 'paced-rl[vllm]'` on a machine with a "
+            "GPU, `make vllm` on one without, or give --params rollout.backend=transformers"
+        )
+
+
+def check_servers(urls: Iterable[str], *, dtype: str) -> None:
+    """Raises PreflightError unless every vLLM server can be reached and was started with the right options.
+
+    One that was found good is not asked again in this process: a long run goes on when a server fails, and a round
+    itself sees whether any is left.
+    """
+    from paced_rl.generation.vllm_replica import ReplicaError, find_server
+
+    problems = []
+    for url in urls:
+        try:
+            find_server(url, dtype=dtype)
+        except ReplicaError as error:
+            problems.append(f"  - {url}: {error}")
+    if problems:
+        raise PreflightError(
+            "vLLM servers of rollout.vllm_server.urls that cannot be used:\n"
+            + "\n".join(problems)
+            + "\nStart them (README, vLLM servers), or take them off the list"
+        )
+
+
 def check_groups(parameters: Mapping[str, Any]) -> dict[str, BaseModel]:
     """Builds every group of parameters and checks the rules that span two of them.
 
@@ -170,16 +203,35 @@ def _group_problems(group: str, model: type[BaseModel], error: ValidationError) 
 
 
 def _cross_group_problems(groups: Mapping[str, Any]) -> Iterator[str]:
-    data, scheduling, rollout, training = (
-        groups[name] for name in ("data_preparation", "scheduling", "rollout", "training")
+    data, policy, scheduling, rollout, training = (
+        groups[name] for name in ("data_preparation", "policy", "scheduling", "rollout", "training")
     )
     if training.needs_groups and rollout.group_size == 1:
         yield (
             f"training.objective = {training.objective} with rollout.group_size = 1: a completion is compared with its "
             "siblings, and without any nothing would be learned; set rollout.group_size to 2 or more"
         )
+    if scheduling.selector == "dynamic_sampling" and rollout.group_size == 1:
+        yield (
+            "scheduling.selector = dynamic_sampling with rollout.group_size = 1: no group could hold both right and "
+            "wrong completions, so every round would roll out all it may; set rollout.group_size to 2 or more"
+        )
+    if not training.is_log_z_accuracy and scheduling.estimator in ("learned", "beta_posterior"):
+        yield (
+            f"training.objective = {training.objective} with scheduling.estimator = {scheduling.estimator}: the log Z "
+            "of this objective is in nats per token and no accuracy, so nothing can be estimated from it; set "
+            "scheduling.estimator to group_mean, constant or random"
+        )
+    if rollout.is_truncated and training.replay_behaviour == "stored" and training.replay_max_added > 0:
+        yield (
+            "training.replay_behaviour = stored with rollout.top_p or rollout.top_k: what was stored are probabilities "
+            "among the tokens that were drawn from, and the policy is trained on all of them; set "
+            "training.replay_behaviour=recomputed"
+        )
+    if rollout.backend == "vllm" and rollout.vllm.release == "sleep" and policy.device == "cpu":
+        yield "rollout.vllm.release = sleep with policy.device = cpu: only a GPU can be freed; set keep or restart"
     # How many prompts a file holds is known only when it is read.
-    if data.source == "countdown" and scheduling.num_prompts > data.num_train:
+    if data.is_generated and scheduling.num_prompts > data.num_train:
         yield (
             f"scheduling.num_prompts = {scheduling.num_prompts} is more than the "
             f"data_preparation.num_train = {data.num_train} prompts there are; lower the first or raise the second"
@@ -224,11 +276,50 @@ def check_determinism(policy: Any, environment: Mapping[str, str]) -> None:
         )
 
 
+def check_lora(policy: Any) -> None:
+    """Raises PreflightError where a low-rank adapter is wanted and the library that trains it is not installed."""
+    if policy.lora_rank and importlib.util.find_spec("peft") is None:
+        raise PreflightError(
+            f"policy.lora_rank = {policy.lora_rank} needs peft, which is not installed: run `pip install "
+            "'paced-rl[lora]'`, or give --params policy.lora_rank=0 to train all weights"
+        )
+
+
+def check_selector_fits(
+    selector: str, *, is_measuring: bool, env: str | None = None, params: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses the selector `oracle` where nothing is measured for it, and measuring where no selector asks for it.
+
+    Args:
+        selector: of the parameters.
+        is_measuring: whether the pipeline hands measured accuracies on.
+        env: Kedro environment, repeated in the suggested command.
+        params: as `--params`, repeated there too.
+
+    Raises:
+        PreflightError: with the command that fits.
+    """
+    if is_measuring == (selector == "oracle"):
+        return
+    flags = " ".join([*([f"--env={env}"] if env else []), *([f"--params {params_option(params)}"] if params else [])])
+    command = f"`kedro run --pipeline={round_pipeline(selector)}{' ' if flags else ''}{flags}`"
+    if is_measuring:
+        raise PreflightError(
+            f"the pipeline {ORACLE_PIPELINE} rolls candidates out to measure them, which scheduling.selector = "
+            f"{selector} would pay for and not look at: run {command}, or give --params scheduling.selector=oracle"
+        )
+    raise PreflightError(
+        "scheduling.selector = oracle chooses by accuracies that are measured in the round, and this pipeline does not "
+        f"measure them: run {command}, or `kedro paced train`, which takes that pipeline by itself"
+    )
+
+
 def check_previous_round(
     *,
     missing: Iterable[str],
     round_number: int,
     experiment: str,
+    pipeline: str = ROUND_PIPELINE,
     env: str | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> None:
@@ -238,6 +329,7 @@ def check_previous_round(
         missing: catalog names of the previous round's state that are not on disk, or damaged there.
         round_number: the round that is about to run, 1 or more.
         experiment: its experiment.
+        pipeline: that runs a round.
         env: Kedro environment, repeated in the suggested command.
         params: as `--params`, repeated there too: without them the previous round would be made with other ones.
 
@@ -249,10 +341,10 @@ def check_previous_round(
         return
     before = round_number - 1
     what = f"round {before}" if before else "the state it starts from"
-    pipeline, number = ("paced_round", {"round": before}) if before else ("start", {})
+    name, number = (pipeline, {"round": before}) if before else ("start", {})
     others = {name: value for name, value in (params or {}).items() if name not in ("round", "experiment")}
     flags = f"{f'--env={env} ' if env else ''}--params {params_option({**number, 'experiment': experiment, **others})}"
     raise PreflightError(
         f"round {round_number} of experiment '{experiment}' needs {what}, which is missing or damaged "
-        f"({', '.join(names)}): run `kedro run --pipeline={pipeline} {flags}`"
+        f"({', '.join(names)}): run `kedro run --pipeline={name} {flags}`"
     )

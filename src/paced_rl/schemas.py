@@ -47,6 +47,14 @@ SCHEDULE = _schema(
     estimated_accuracy=pa.float64(),
 )
 
+# What the selector `oracle` was told: candidates rolled out beside the round, none of it trained on.
+MEASURED_ACCURACIES = _schema(
+    prompt_id=pa.string(),
+    num_scored=pa.int32(),  # completions with a reward
+    num_correct=pa.int32(),
+    num_tokens=pa.int64(),
+)
+
 ROLLOUTS = _schema(
     rollout_id=pa.string(),
     prompt_id=pa.string(),
@@ -94,6 +102,8 @@ BEHAVIOUR_LOG_PROBS = _schema(
     behaviour_log_probs=_LOG_PROBS,  # nats, recomputed by the trainer in float32
     mean_log_prob_gap=pa.float64(),  # mean over tokens of abs(sampler − trainer)
     max_log_prob_gap=pa.float64(),
+    sampler_kl=(pa.float64(), True),  # nats per token: KL(π_sampler‖π_trainer) by k3, over the tokens that were drawn
+    reference_log_probs=(_LOG_PROBS, True),  # nats, under the reference policy; null where the objective needs none
 )
 
 REPLAY_BUFFER = _schema(
@@ -112,6 +122,22 @@ REPLAY_BUFFER = _schema(
     priority=pa.float64(),
 )
 
+# The buffer as the round read it, in its order.
+REPLAY_AUDIT = _schema(
+    rollout_id=pa.string(),
+    prompt_id=pa.string(),
+    state=pa.string(),  # replayed / waiting
+    sampled_round=pa.int32(),
+    age=pa.int32(),  # rounds
+    reuse_count=pa.int32(),  # earlier batches
+    observed_accuracy=pa.float64(),  # of the group when it was sampled
+    estimated_accuracy=pa.float64(),
+    priority=pa.float64(),  # abs(observed_accuracy − estimated_accuracy)
+    expected_priority=pa.float64(),  # what an exact estimate would show by luck, with rollout.group_size completions
+    excess_priority=pa.float64(),  # priority − expected_priority: what luck does not explain
+    log_z_shift=(pa.float64(), True),  # nats: the group's log Z if the replayed rows trained the head; null if waiting
+)
+
 TRAINING_METRICS = _schema(
     optimizer_step=pa.int32(),  # counted over the whole experiment
     epoch=pa.int32(),
@@ -121,12 +147,16 @@ TRAINING_METRICS = _schema(
     policy_loss=pa.float64(),
     log_z_loss=pa.float64(),
     gradient_norm=pa.float64(),  # before clipping
-    mean_residual=(pa.float64(), True),  # under paced and vargrad
+    learning_rate=(pa.float64(), True),  # of the policy
+    mean_residual=(pa.float64(), True),  # under paced, vargrad, flowrl and gflowrl
     kl_behaviour_policy=pa.float64(),  # nats per completion: KL(π_old‖π_θ) before this step, over the fresh rows
+    kl_reference_policy=(pa.float64(), True),  # nats per completion: KL(π_θ‖π_ref) before this step, where scored
     clip_fraction=(pa.float64(), True),  # under grpo, dr_grpo and dapo
     mean_importance_correction=(pa.float64(), True),  # weight of fresh tokens or completions; null where it is off
     capped_correction_fraction=(pa.float64(), True),  # share of those weights that importance_cap cut off
-    mean_log_prob_gap=pa.float64(),  # sampler against trainer, over the whole batch
+    mean_log_prob_gap=pa.float64(),  # sampler against trainer, over all tokens of the round's rollouts
+    max_log_prob_gap=(pa.float64(), True),
+    sampler_kl=(pa.float64(), True),
 )
 
 # One row per round and scheduled prompt: what was predicted and what came out. Covers the last rounds only.
@@ -175,6 +205,7 @@ ROUND_SUMMARY = _schema(
     tokens_sampled=pa.int64(),
     tokens_trained=pa.int64(),
     tokens_evaluated=pa.int64(),
+    tokens_measured=(pa.int64(), True),  # by the selector oracle, not among those sampled; null under every other
     accuracy=(pa.float64(), True),
     accuracy_of_selected=(pa.float64(), True),
     accuracy_of_audit=(pa.float64(), True),
@@ -189,11 +220,16 @@ ROUND_SUMMARY = _schema(
     rank_correlation=(pa.float64(), True),
     replay_mean_age=(pa.float64(), True),
     replay_mean_reuse_count=(pa.float64(), True),
+    replay_mean_priority=(pa.float64(), True),
+    replay_mean_excess_priority=(pa.float64(), True),  # what luck does not explain of it
+    replay_mean_log_z_shift=(pa.float64(), True),  # nats; see replay_audit
     policy_loss=pa.float64(),
     log_z_loss=pa.float64(),
     gradient_norm=pa.float64(),
     kl_behaviour_policy=pa.float64(),
     mean_log_prob_gap=pa.float64(),
+    max_log_prob_gap=(pa.float64(), True),
+    sampler_kl=(pa.float64(), True),
     validation_accuracy=(pa.float64(), True),
     validation_pass_at_k=(pa.float64(), True),  # k = evaluation.num_samples
     audit_mean_absolute_error=(pa.float64(), True),  # on the never-trained audit split

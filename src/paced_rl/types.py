@@ -85,6 +85,10 @@ class SamplingSettings:
     """Logits are divided by it; 0 means greedy."""
     max_new_tokens: int
     """Tokens, the end-of-sequence token included, after which a completion is cut."""
+    top_p: float = 1.0
+    """Only the likeliest tokens are drawn, as few as reach this probability together; 1 means all."""
+    top_k: int = 0
+    """Only this many of the likeliest tokens are drawn; 0 means all. Cut before `top_p`, which is a share of the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +110,8 @@ class Completion:
     token_ids: tuple[int, ...]
     """[num tokens]; ends with the end-of-sequence token unless cut by length."""
     log_probs: tuple[float, ...]
-    """[num tokens]; log-probability of each token, in nats, under the sampling distribution (temperature applied)."""
+    """[num tokens]; log-probability of each token, in nats, under the sampling distribution: temperature applied, and
+    renormalised over the tokens that `top_k` and `top_p` keep."""
     finish_reason: FinishReason
 
 

@@ -18,8 +18,8 @@ def make_checkpoint(folder: Path) -> Checkpoint:
 
 
 def test_an_unknown_backend_is_named_with_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"unknown generation backend 'vllm'.*: transformers"):
-        get_generator("vllm", device="cpu", dtype="float32", batch_size=1)
+    with pytest.raises(ValueError, match=r"unknown generation backend 'sglang'.*: transformers, vllm"):
+        get_generator("sglang", device="cpu", dtype="float32", batch_size=1)
 
 
 def test_a_batch_holds_at_least_one_completion() -> None:

@@ -61,6 +61,22 @@ def test_rounds_of_an_experiment_are_curves_of_one_run_that_experiments_overlay(
     }
 
 
+def test_tags_of_a_user_are_on_the_runs_of_experiment_and_round(project: Path) -> None:
+    run_round(project, round=1)
+    run_round(project, round=2, tracking={"enabled": True, "run_tags": {"study": "selectors", "arm": "nearest"}})
+    run_round(project, experiment="b", tracking={"enabled": True, "run_tags": {"study": "s", "paced.kind": "x"}})
+
+    older, newer = runs_of(project, "experiment")
+    assert (older.data.tags["study"], older.data.tags["arm"]) == ("selectors", "nearest"), (
+        "also on a run that was there"
+    )
+    assert newer.data.tags["study"] == "s"
+    first, second, _ = runs_of(project, "round")
+    assert "study" not in first.data.tags
+    assert second.data.tags["arm"] == "nearest"
+    assert second.data.params["tracking.run_tags.study"] == "selectors"
+
+
 def test_a_round_has_its_parameters_metrics_rollouts_figures_and_fingerprints(project: Path) -> None:
     run_round(project, round=3, rollout={"group_size": 6}, reporting={"num_rollouts_in_mlflow": 5})
     (run,) = runs_of(project, "round")
@@ -240,8 +256,8 @@ from pathlib import Path
 from paced_rl.hooks.mlflow_store import RoundRecord, log_round
 
 record = RoundRecord(
-    experiment=sys.argv[2], round_number=1, started=time.time(), params={}, tags={}, round_metrics={"round/a": 1.0},
-    step_metrics=(), rollouts=None, figures=(),
+    experiment=sys.argv[2], round_number=1, started=time.time(), params={}, run_tags={}, tags={},
+    round_metrics={"round/a": 1.0}, step_metrics=(), rollouts=None, figures=(),
 )
 log_round(record, project=Path(sys.argv[1]))
 """

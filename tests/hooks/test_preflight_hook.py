@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_vllm_server import FakeVllmServer
 from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
@@ -98,6 +99,21 @@ def test_the_device_is_checked_where_a_node_would_use_it() -> None:
     with pytest.raises(PreflightError, match=r"policy\.device = 'cuda:99' cannot be used"):
         check(loads, round_number=1)
     check(start(), round_number=1)
+
+
+def test_servers_are_looked_for_where_a_node_would_sample() -> None:
+    with FakeVllmServer() as server:
+        pass
+    parameters = {
+        "params:rollout": {"backend": "vllm_server", "vllm_server": {"urls": server.url}},
+        "params:policy": {"device": "cpu"},
+    }
+    catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
+    samples = Pipeline([node(lambda rollout, policy: 0, list(parameters), "rollouts", name="sample")])
+    with pytest.raises(PreflightError, match=f"cannot be used:\n  - {server.url}: .*Connection refused"):
+        PreflightHook().before_pipeline_run(run_params={}, pipeline=samples, catalog=catalog)
+    counts = Pipeline([node(lambda rollout: 0, "params:rollout", "count", name="count")])
+    PreflightHook().before_pipeline_run(run_params={}, pipeline=counts, catalog=catalog)
 
 
 def test_pipelines_that_read_no_earlier_round_are_left_alone() -> None:

@@ -55,6 +55,12 @@ def test_no_replay_is_said_in_a_word() -> None:
     assert shown == "5 completions, mean age 1.8 rounds, used 0.0 times before"
 
 
+def test_what_measuring_cost_is_said_where_it_was_done() -> None:
+    assert summary_lines({"tokens_sampled": 900})["tokens"] == "900 sampled, – trained, – evaluated"
+    shown = summary_lines({"tokens_sampled": 900, "tokens_measured": 4000})["tokens"]
+    assert shown == "900 sampled, – trained, – evaluated, 4,000 to measure candidates"
+
+
 def test_a_single_stage_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = round_pipeline().filter(tags=["rollout"])
     run_with_hooks([SummaryHook()], project=tmp_path, catalog=round_catalog(tmp_path), pipeline=stage)

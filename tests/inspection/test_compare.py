@@ -54,6 +54,7 @@ def test_equal_rows_in_other_bytes_are_close(tmp_path: Path) -> None:
         ({"rollout_id": ["a", "b", "C"]}, 10, "different", "1 of 3 rows differ, in rollout_id"),
         ({"token_ids": [[1, 2], [9], [4]]}, 10, "different", "2 of 3 rows differ, in token_ids"),
         ({"log_probs": [[-1.0], [], [-0.5]]}, 10, "different", "1 of 3 rows differ, in log_probs"),
+        ({"log_probs": [[-1.0, -2.0], None, [-0.5]]}, 10, "different", "1 of 3 rows differ, in log_probs"),
         ({"log_probs": [[-1.0, -2.5], [], [-0.5]]}, 1, "close", "largest difference 0.5 in log_probs"),
         (
             {"log_probs": [[-1.0, -2.5], [], [-0.5]], "num_tokens": [1, 2, 4]},
@@ -68,6 +69,14 @@ def test_differences_are_counted_by_row_and_column(
 ) -> None:
     found = compare_tables("x", table(tmp_path / "a"), table(tmp_path / "b", **changes), tolerance=tolerance)
     assert (found.verdict, found.detail) == (verdict, detail)
+
+
+def test_lists_that_both_lack_are_equal(tmp_path: Path) -> None:
+    lists = [None, None, [-0.5]]
+    first = table(tmp_path / "a", log_probs=lists)
+    second = table(tmp_path / "b", log_probs=lists, num_tokens=[1, 2, 4])
+    found = compare_tables("x", first, second, tolerance=0)
+    assert found.detail == "1 of 3 rows differ, in num_tokens"
 
 
 def test_other_rows_and_other_columns_are_different(tmp_path: Path) -> None:

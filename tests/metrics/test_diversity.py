@@ -1,10 +1,11 @@
-"""Distinct correct answers per solved prompt."""
+"""Distinct correct answers per solved prompt, and the slope of pass@k."""
 
 import math
 
+import numpy as np
 import pytest
 
-from paced_rl.metrics.diversity import distinct_correct_answers
+from paced_rl.metrics.diversity import distinct_correct_answers, pass_at_k_slope
 
 
 def test_by_hand():
@@ -40,3 +41,12 @@ def test_nothing_solved_is_nan(rewards):
 def test_columns_of_different_length_are_refused():
     with pytest.raises(ValueError, match="2 prompt_ids, 1 rewards and 2 extracted_answers"):
         distinct_correct_answers(["a", "b"], [1.0], ["7", "7"])
+
+
+def test_the_slope_of_pass_at_k_is_that_of_a_line_in_the_logarithm():
+    k = np.arange(1, 9)
+    assert pass_at_k_slope(0.2 + 0.15 * np.log(k)) == pytest.approx(0.15)
+    assert pass_at_k_slope(np.array([[0.5, 0.5, 0.5], [0.1, 0.4, 0.3]])) == pytest.approx(
+        [0.0, np.polyfit(np.log([1, 2, 3]), [0.1, 0.4, 0.3], 1)[0]]
+    )
+    assert np.isnan(pass_at_k_slope(np.array([0.5])))

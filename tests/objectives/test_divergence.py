@@ -13,7 +13,7 @@ from toy_language_model import (
     toy_token_log_probs,
 )
 
-from paced_rl.objectives.divergence import sampled_kl, sampled_kl_k3
+from paced_rl.objectives.divergence import reference_kl_k3, sampled_kl, sampled_kl_k3
 
 
 def _k3(parameters, sample):
@@ -63,3 +63,41 @@ def test_k3_keeps_its_digits_where_the_policies_are_close():
     behaviour = torch.zeros(1, 1)
     k3 = sampled_kl_k3(behaviour - 1e-3, behaviour, torch.ones(1, 1, dtype=torch.bool))
     assert k3.item() == pytest.approx(5e-7, rel=1e-2)
+
+
+# The penalty, KL(π_θ ‖ π_ref), over samples of π_θ.
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_penalty_is_the_divergence_on_average_over_the_policy(seed):
+    """Here π_θ is BEHAVIOUR, whose exact sample is known; π_ref is another policy."""
+    reference = draw_parameters(seed)
+    policy_log_prob, reference_log_prob = toy_sequence_log_prob(BEHAVIOUR), toy_sequence_log_prob(reference)
+    exact = torch.nn.functional.kl_div(reference_log_prob, policy_log_prob, reduction="sum", log_target=True)
+    each = reference_kl_k3(
+        toy_token_log_probs(BEHAVIOUR)[EXACT_SAMPLE],
+        toy_token_log_probs(reference)[EXACT_SAMPLE],
+        COMPLETION_MASK[EXACT_SAMPLE],
+    )
+    assert each.mean().item() == pytest.approx(exact.item(), abs=1e-12)
+    assert each.min() >= 0
+
+
+def test_the_penalty_equals_a_loop_and_its_gradient_is_one_minus_the_ratio():
+    policy = torch.tensor([[-1.0, -2.0, torch.nan]], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([[-1.5, -1.0, torch.nan]], dtype=torch.float64)
+    mask, weight = torch.tensor([[True, True, False]]), torch.tensor([[1.0, 3.0, torch.nan]], dtype=torch.float64)
+    penalty = reference_kl_k3(policy, reference, mask)
+    assert penalty.item() == pytest.approx(sum(math.exp(d) - 1 - d for d in (-0.5, 1.0)), abs=1e-14)
+    (gradient,) = torch.autograd.grad(penalty.sum(), policy)
+    assert gradient[0].tolist() == pytest.approx([1 - math.exp(-0.5), 1 - math.exp(1.0), 0.0])
+    weighed = reference_kl_k3(policy[:, :2], reference[:, :2], mask[:, :2], token_weight=weight[:, :2])
+    assert weighed.item() == pytest.approx((math.exp(-0.5) - 0.5) + 3 * (math.exp(1.0) - 2), abs=1e-14)
+
+
+def test_the_penalty_of_the_reference_itself_is_zero_with_zero_gradient():
+    parameters = BEHAVIOUR.clone().requires_grad_()
+    penalty = reference_kl_k3(toy_token_log_probs(parameters), toy_token_log_probs(BEHAVIOUR), COMPLETION_MASK)
+    (gradient,) = torch.autograd.grad(penalty.sum(), parameters)
+    assert penalty.abs().max() == 0
+    assert gradient.abs().max() == 0

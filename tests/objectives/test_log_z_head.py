@@ -51,6 +51,28 @@ def test_log_z_stays_within_its_bounds_whatever_the_embedding():
     assert log_z.max() - log_z.min() > 1
 
 
+def test_an_unbounded_head_starts_at_zero_and_learns_what_no_accuracy_is():
+    head = LogPartitionHead(
+        6, 16, reward_temperature=REWARD_TEMPERATURE, initial_accuracy=0.9, seed=0, is_bounded=False
+    )
+    embeddings, target = _embeddings(num_prompts=8), torch.linspace(-30, 30, 8)
+    head.fit_standardisation(embeddings)
+    assert torch.equal(head(embeddings), torch.zeros(8))
+    _train(head, embeddings, target, num_steps=2000)
+    assert (head(embeddings) - target).abs().max() < 1
+
+
+def test_a_bounded_head_is_the_sigmoid_of_the_unbounded_one():
+    heads = [
+        LogPartitionHead(6, 16, reward_temperature=0.25, initial_accuracy=0.5, seed=3, is_bounded=is_bounded)
+        for is_bounded in (True, False)
+    ]
+    for head in heads:
+        torch.nn.init.normal_(head.output_layer.weight, generator=torch.Generator().manual_seed(4))
+    bounded, unbounded = (head(_embeddings()) for head in heads)
+    assert torch.equal(bounded, torch.sigmoid(unbounded) / 0.25)
+
+
 def test_forward_is_the_formula():
     head, embeddings = _head().double(), _embeddings().double()
     torch.nn.init.normal_(head.output_layer.weight, generator=torch.Generator().manual_seed(3))

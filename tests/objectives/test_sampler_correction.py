@@ -6,7 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_language_model import BEHAVIOUR, REWARDS, draw_parameters, toy_sequence_log_prob
+from toy_language_model import (
+    BEHAVIOUR,
+    COMPLETION_MASK,
+    REWARDS,
+    draw_parameters,
+    toy_sequence_log_prob,
+    toy_token_log_probs,
+)
 
 from paced_rl.objectives.sampler_correction import truncated_sequence_weight, truncated_token_weight
 
@@ -57,3 +64,18 @@ def test_weighted_rewards_of_another_sampler_average_to_the_behaviour_policys():
     weight, is_capped = truncated_sequence_weight(behaviour[:, None], sampler[:, None], mask, cap=1e9)
     assert not is_capped.any()
     torch.testing.assert_close((sampler.exp() * weight * REWARDS).sum(), (behaviour.exp() * REWARDS).sum())
+
+
+def test_a_truncated_samplers_rewards_average_to_those_of_the_completions_it_can_draw():
+    """Enumerated: a sampler of the two likeliest tokens, renormalised, weighs Σ π_old · r over what it keeps."""
+    kept = torch.ones(3, 3, dtype=torch.bool).scatter(1, BEHAVIOUR.argmin(dim=1, keepdim=True), False)
+    sampler = toy_token_log_probs(BEHAVIOUR.masked_fill(~kept, -torch.inf))
+    behaviour = toy_token_log_probs(BEHAVIOUR)
+    can_draw = torch.where(COMPLETION_MASK, sampler, 0.0).sum(-1).isfinite()
+    assert 0 < int(can_draw.sum()) < len(REWARDS)
+    rows = (behaviour[can_draw], sampler[can_draw], COMPLETION_MASK[can_draw])
+    weight, _ = truncated_sequence_weight(*rows, cap=1.0)  # the cap cuts nothing off: no weight is above 1
+    probability = torch.where(rows[2], rows[1], 0.0).sum(-1).exp()
+    torch.testing.assert_close(probability.sum(), torch.tensor(1.0, dtype=torch.float64))
+    expected = (toy_sequence_log_prob(BEHAVIOUR).exp() * REWARDS)[can_draw].sum()
+    torch.testing.assert_close((probability * weight * REWARDS[can_draw]).sum(), expected)

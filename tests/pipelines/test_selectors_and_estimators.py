@@ -6,14 +6,20 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 import pytest
-from project_folders import make_project, run
+from project_folders import inside, make_project, run
 
+from paced_rl.inspection.experiment import open_experiment
+from paced_rl.inspection.reexecution import verify_round
+from paced_rl.inspection.states import experiment_states
 from paced_rl.parameters import ReportingParameters, SchedulingParameters, TrainingParameters
 from paced_rl.pipelines.scheduling.history import outcomes_of
 from paced_rl.pipelines.scheduling.nodes import schedule_prompts
+from paced_rl.pipelines.training.dropped_groups import without_dropped_groups
 from paced_rl.pipelines.verification.nodes import record_outcomes
+from paced_rl.preflight import PreflightError
 from paced_rl.scheduling import Estimator, Selector, group_means
 from paced_rl.schemas import OUTCOME_HISTORY
+from paced_rl.session import PacedSession
 
 BETA = TrainingParameters().reward_temperature
 CHOICES = {
@@ -22,17 +28,27 @@ CHOICES = {
     3: ("posterior", "beta_posterior"),
     4: ("beta_thompson", "constant"),
     5: ("pass_rate_variance", "random"),
-    6: ("nearest", "learned"),
+    6: ("dynamic_sampling", "learned"),
+    7: ("oracle", "learned"),
+    8: ("posterior_thompson", "learned"),
+    9: ("nearest", "learned"),
 }
 """Round → selector and estimator; one experiment may change them from round to round."""
+POOL = 20
+"""Candidates of a round."""
+
+
+def round_params(round_number: int) -> dict[str, Any]:
+    selector, estimator = CHOICES[round_number]
+    scheduling = {"selector": selector, "estimator": estimator, "candidate_pool_size": POOL, "oracle_samples": 3}
+    return {"scheduling": scheduling, "evaluation": {"every": 10}}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_project(tmp_path_factory.mktemp("choices") / "project")
-    for round_number, (selector, estimator) in CHOICES.items():
-        params = {"scheduling": {"selector": selector, "estimator": estimator}, "evaluation": {"every": 10}}
-        assert run(folder, range(round_number, round_number + 1), params=params) == [round_number]
+    for number in CHOICES:
+        assert run(folder, range(number, number + 1), params=round_params(number)) == [number]
     return folder
 
 
@@ -50,10 +66,96 @@ def test_every_choice_is_made_once() -> None:
 
 
 def test_every_round_has_its_prompts_and_its_audit_slice(project: Path) -> None:
-    for round_number in CHOICES:
+    for round_number, (selector, _) in CHOICES.items():
         schedule = table(project, "schedule", round_number)
-        assert schedule["prompt_id"].nunique() == len(schedule) == 8
-        assert schedule["reason"].tolist() == ["selected"] * 7 + ["audit"]
+        size = schedule["prompt_id"].nunique()
+        assert len(schedule) == size
+        assert (8 <= size <= 24) if selector == "dynamic_sampling" else size == 8
+        assert schedule["reason"].tolist() == ["selected"] * (size - 1) + ["audit"]
+
+
+def test_dynamic_sampling_rolls_out_what_it_needs_and_trains_on_what_teaches(project: Path) -> None:
+    before, history = table(project, "outcome_history", 5), table(project, "outcome_history", 6)
+    is_informative = (before["num_correct"] > 0) & (before["num_correct"] < before["num_scored"])
+    share = np.average(is_informative, weights=0.5 ** ((6 - before["scheduled_round"]) / 10))
+    schedule, rollouts = table(project, "schedule", 6), table(project, "rollouts", 6)
+    assert len(schedule) == (np.ceil(8 / share) if share * 24 > 8 else 24)
+    assert rollouts["prompt_id"].unique().tolist() == schedule["prompt_id"].tolist()
+    assert table(project, "round_summary", 6)["tokens_sampled"].item() == rollouts["num_tokens"].sum()
+    now = history[history["scheduled_round"] == 6].set_index("prompt_id").loc[schedule["prompt_id"]]
+    assert len(now) == len(schedule)
+    informative = now.index[(now["num_correct"] > 0) & (now["num_correct"] < now["num_scored"])]
+    fresh = table(project, "training_batch", 6).query("origin == 'fresh'")
+    assert fresh["prompt_id"].unique().tolist() == informative[:8].tolist()
+    assert (fresh.groupby("prompt_id").size() == 4).all()
+
+
+def test_oracle_measures_its_candidates_and_takes_the_nearest(project: Path) -> None:
+    measured, schedule = table(project, "measured_accuracies", 7), table(project, "schedule", 7)
+    audit = schedule.loc[schedule["reason"] == "audit", "prompt_id"]
+    assert POOL - len(audit) <= len(measured) <= POOL
+    assert (measured["num_scored"] == 3).all()
+    distance = ((measured["num_correct"] / 3) - 0.5).abs().set_axis(measured["prompt_id"])
+    selected = distance[schedule.loc[schedule["reason"] == "selected", "prompt_id"]]
+    np.testing.assert_allclose(selected, sorted(distance)[:7])
+    summary = table(project, "round_summary", 7).iloc[0]
+    assert summary["tokens_measured"] == measured["num_tokens"].sum() > 0
+    assert summary["tokens_sampled"] == table(project, "rollouts", 7)["num_tokens"].sum()
+    curves = [table(project, "learning_curve", number)["tokens_sampled"].iloc[-1] for number in (6, 7)]
+    assert curves[1] - curves[0] == summary["tokens_sampled"]
+    assert table(project, "round_summary", 8)["tokens_measured"].isna().all()
+
+
+def test_status_and_verify_take_the_oracles_pipeline_by_themselves(project: Path) -> None:
+    with inside(project):
+        nodes = {
+            number: {
+                state.node
+                for state in experiment_states(open_experiment(project, env="test", params=round_params(number)))
+            }
+            for number in (7, 8)
+        }
+        result = verify_round(open_experiment(project, env="test"), 7, env="test")
+    assert nodes[7] - nodes[8] == {"measure_candidates"}
+    assert nodes[8] <= nodes[7]
+    assert not result.obstacle
+    assert not result.is_different, result.comparisons
+    assert "measured_accuracies" in {comparison.name for comparison in result.comparisons}
+
+
+@pytest.mark.parametrize(
+    ("round_number", "pipeline", "message"),
+    [
+        (7, "paced_round", "run `kedro run --pipeline=oracle_round --env=test "),
+        (7, "scheduling", "run `kedro run --pipeline=oracle_round --env=test "),
+        (9, "oracle_round", "selector = nearest would pay for and not look at"),
+    ],
+)
+def test_oracle_is_refused_where_nothing_is_measured(
+    project: Path, round_number: int, pipeline: str, message: str
+) -> None:
+    params = {**round_params(round_number), "round": round_number}
+    with (
+        inside(project),
+        PacedSession.create(project, env="test", runtime_params=params) as session,
+        pytest.raises(PreflightError, match=message),
+    ):
+        session.run(pipeline_names=[pipeline])
+
+
+def test_a_round_without_an_informative_group_trains_on_what_is_there() -> None:
+    rewards = {"a": [0.0, 0.0], "b": [1.0, 1.0], "c": [0.0, 0.0]}
+    fresh = pd.DataFrame([(name, reward) for name, pair in rewards.items() for reward in pair])
+    fresh = fresh.set_axis(["prompt_id", "reward"], axis=1)
+    schedule = pd.DataFrame({"prompt_id": ["c", "b", "a", "d"], "rank": range(4)})  # every verifier failed on d
+    scheduling = SchedulingParameters(selector="dynamic_sampling", num_prompts=2)
+    kept = without_dropped_groups(fresh, schedule, scheduling)
+    assert kept["prompt_id"].tolist() == ["b", "b", "c", "c"]
+    rewards["a"] = [0.0, 1.0]
+    fresh["reward"] = [reward for pair in rewards.values() for reward in pair]
+    assert without_dropped_groups(fresh, schedule, scheduling)["prompt_id"].tolist() == ["a", "a"]
+    other = SchedulingParameters(selector="uniform", num_prompts=2)
+    assert without_dropped_groups(fresh, schedule, other) is fresh
 
 
 def test_log_z_stays_the_heads_and_the_estimate_is_the_estimators(project: Path) -> None:

@@ -13,6 +13,7 @@ from paced_rl.scheduling import (
     Selector,
     SelectorSettings,
     build_schedule,
+    candidates_to_measure,
     fit_prior_strength,
     nearest,
     posterior,
@@ -35,7 +36,8 @@ SELECTORS = get_args(Selector)
 
 
 def schedule(estimates: np.ndarray, **changes: Any) -> Schedule:
-    return build_schedule(estimates, **{**DEFAULTS, **changes})
+    """With the estimates for what `oracle` measures."""
+    return build_schedule(estimates, **{**DEFAULTS, "measured_accuracies": estimates, **changes})
 
 
 def random_estimates(size: int, seed: int = 0) -> np.ndarray:
@@ -81,11 +83,13 @@ def test_every_schedule_is_whole(data: st.DataObject) -> None:
     estimates = np.array(data.draw(st.lists(st.floats(0, 1), min_size=total, max_size=total)))
     result = schedule(estimates, **changes)
     num_audit = round(num_prompts * changes["audit_fraction"])
-    assert len(result.indices) == len(result.reasons) == num_prompts
-    assert len(set(result.indices.tolist())) == num_prompts
+    size = len(result.indices)
+    assert size == len(result.reasons) == len(set(result.indices.tolist()))
+    most = 3 * num_prompts if changes["selector"] == "dynamic_sampling" else num_prompts
+    assert num_prompts <= size <= min(most, total)
     assert set(result.indices.tolist()) <= set(range(total))
-    assert result.reasons.tolist()[num_prompts - num_audit :] == ["audit"] * num_audit
-    assert "audit" not in result.reasons.tolist()[: num_prompts - num_audit]
+    assert result.reasons.tolist()[size - num_audit :] == ["audit"] * num_audit
+    assert "audit" not in result.reasons.tolist()[: size - num_audit]
     distances = np.abs(estimates[part(result, "selected")] - 0.5)
     if changes["selector"] == "nearest":
         assert (np.diff(distances) >= 0).all()
@@ -154,7 +158,7 @@ def test_a_round_can_be_computed_alone() -> None:
         assert alone.reasons.tolist() == in_order[-1].reasons.tolist()
 
 
-@pytest.mark.parametrize("selector", [name for name in SELECTORS if name != "uniform"])
+@pytest.mark.parametrize("selector", [name for name in SELECTORS if name not in ("uniform", "dynamic_sampling")])
 def test_warm_up_is_the_uniform_experiment(selector: str) -> None:
     estimates = random_estimates(100)
     warm_up = schedule(estimates, round_number=2, selector=selector)
@@ -197,7 +201,7 @@ def test_whole_and_empty_audit_slice() -> None:
         ({"candidate_pool_size": -1}, "candidate_pool_size = -1"),
         ({"round_number": 0}, "round_number = 0"),
         ({"audit_fraction": 1.5}, "audit_fraction = 1.5"),
-        ({"selector": "greedy"}, "'greedy'.*'nearest', 'uniform'.* or 'pass_rate_variance'"),
+        ({"selector": "greedy"}, "'greedy'.*'nearest', 'uniform'.* or 'oracle'"),
     ],
 )
 def test_refusals_name_both_numbers(changes: dict[str, Any], message: str) -> None:
@@ -231,15 +235,25 @@ def test_posterior_takes_the_best_candidates_by_their_beliefs() -> None:
     assert part(result, "selected") == expected
 
 
+def test_posterior_thompson_draws_from_the_beliefs_of_posterior() -> None:
+    estimates, rows = random_estimates(100), [(7, 1, 4, 8, "audit", 0.3), (8, 2, 0, 8, "selected", 0.5)]
+    outcomes, prior = outcomes_from(rows), random_estimates(100, seed=1)
+    result = schedule(estimates, selector="posterior_thompson", outcomes=outcomes, prior_estimates=prior)
+    beliefs = posterior_beliefs(prior, outcomes, prior_strength=fit_prior_strength(outcomes), half_life=10.0)
+    pool = np.array([index for index in range(100) if index not in part(result, "audit")])
+    draws = derive_generator(0, "selector", 4).beta(beliefs.right[pool], beliefs.wrong[pool])
+    assert part(result, "selected") == pool[np.argsort(np.abs(draws - 0.5))[:28]].tolist()
+
+
 def test_outcomes_turn_thompson_and_pass_rate_variance_away_from_solved_prompts() -> None:
     solved = outcomes_from([(index, 1, 8, 8, "selected", 0.5) for index in range(50)])
-    for selector in ("beta_thompson", "pass_rate_variance"):
+    for selector in ("beta_thompson", "posterior_thompson", "pass_rate_variance"):
         taken = part(schedule(np.full(100, 0.5), selector=selector, outcomes=solved), "selected")
         assert sum(index < 50 for index in taken) < 4, selector
 
 
 def test_random_selectors_draw_anew_in_every_round() -> None:
-    for selector in ("softened", "beta_thompson", "pass_rate_variance"):
+    for selector in ("softened", "beta_thompson", "posterior_thompson", "pass_rate_variance"):
         rounds = [schedule(np.full(100, 0.5), selector=selector, audit_fraction=0.0, round_number=r) for r in (4, 5)]
         assert set(rounds[0].indices.tolist()) != set(rounds[1].indices.tolist())
 
@@ -247,3 +261,61 @@ def test_random_selectors_draw_anew_in_every_round() -> None:
 def test_a_selector_without_its_settings_is_refused() -> None:
     with pytest.raises(ValueError, match="'softened' needs settings"):
         schedule(random_estimates(100), selector="softened", settings=None)
+
+
+def test_oracle_is_nearest_on_what_was_measured_whatever_the_estimates() -> None:
+    measured = random_estimates(100, seed=1)
+    result = schedule(random_estimates(100), selector="oracle", measured_accuracies=measured)
+    assert part(result, "selected") == part(schedule(measured), "selected")
+    with pytest.raises(ValueError, match="oracle_round"):
+        schedule(measured, selector="oracle", measured_accuracies=None)
+
+
+def test_oracle_chooses_among_the_candidates_that_are_measured_for_it() -> None:
+    """Every candidate that is to be measured counts, and no other does."""
+    sizes: dict[str, Any] = {"round_number": 4, "num_prompts": 32, "candidate_pool_size": 40, "audit_fraction": 0.125}
+    pool = candidates_to_measure(100, experiment_seed=0, warm_up_rounds=3, **sizes)
+    measured = np.full(100, np.nan)
+    measured[pool] = random_estimates(len(pool))
+    result = schedule(np.full(100, 0.5), selector="oracle", measured_accuracies=measured, **sizes)
+    best = pool[np.argsort(np.abs(measured[pool] - 0.5))[:28]]
+    assert part(result, "selected") == best.tolist()
+    assert not set(part(result, "audit")) & set(pool.tolist())
+    assert len(candidates_to_measure(100, experiment_seed=0, warm_up_rounds=4, **sizes)) == 0
+
+
+def test_dynamic_sampling_begins_as_uniform_does_and_goes_on() -> None:
+    """Of a round's 64 prompts half are guessed to be informative; the audit slice is among them."""
+    estimates = random_estimates(200)
+    for fraction in (0.0, 0.125):
+        uniform = schedule(estimates, selector="uniform", round_number=1, audit_fraction=fraction)
+        result = schedule(estimates, selector="dynamic_sampling", round_number=1, audit_fraction=fraction)
+        assert len(result.indices) == 64
+        assert part(result, "audit") == part(uniform, "audit")
+        if not fraction:  # otherwise other prompts stand in for those of the audit slice
+            assert part(result, "selected")[:32] == part(uniform, "selected")
+
+
+def test_rounds_of_dynamic_sampling_share_no_prompt_within_an_epoch() -> None:
+    """Whatever their sizes: 288 prompts are three rounds of the most, 96."""
+    rows = [
+        [(0, 1, correct, 8, "selected", 0.5) for correct in (4,) * informative + (0,) * (10 - informative)]
+        for informative in (10, 5, 2)
+    ]
+    drawn: list[int] = []
+    for round_number, groups in enumerate(rows, start=1):
+        result = schedule(
+            np.full(288, 0.5),
+            selector="dynamic_sampling",
+            audit_fraction=0.0,
+            round_number=round_number,
+            outcomes=outcomes_from(groups),
+        )
+        assert len(result.indices) == (32, 64, 96)[round_number - 1]
+        drawn += result.indices.tolist()
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_dynamic_sampling_stops_at_all_prompts() -> None:
+    result = schedule(np.full(40, 0.5), selector="dynamic_sampling")
+    assert sorted(result.indices.tolist()) == list(range(40))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paced_rl.scheduling import Beliefs, beta_thompson, nearest, pass_rate_variance, posterior, softened
+from paced_rl.scheduling import Beliefs, nearest, pass_rate_variance, posterior, softened, thompson
 from paced_rl.seeds import derive_generator
 
 ESTIMATES = np.array([0.1, 0.45, 0.5, 0.8])
@@ -78,16 +78,14 @@ def test_posterior_prefers_what_is_known_to_be_at_one_half() -> None:
 def test_thompson_is_nearest_on_one_draw_of_each() -> None:
     beliefs = Beliefs(right=np.linspace(0.5, 9, 40), wrong=np.linspace(9, 0.5, 40))
     draws = derive_generator(5, "thompson").beta(beliefs.right, beliefs.wrong)
-    found = beta_thompson(
-        beliefs, target_accuracy=0.5, num_prompts=8, generator=derive_generator(5, "thompson")
-    ).tolist()
+    found = thompson(beliefs, target_accuracy=0.5, num_prompts=8, generator=derive_generator(5, "thompson")).tolist()
     assert found == nearest(draws, target_accuracy=0.5, num_prompts=8).tolist()
 
 
 def test_thompson_of_firm_beliefs_is_nearest_on_the_means() -> None:
     means = np.linspace(0.05, 0.95, 19)
     beliefs = Beliefs(right=1e9 * means, wrong=1e9 * (1 - means))
-    found = beta_thompson(beliefs, target_accuracy=0.26, num_prompts=3, generator=derive_generator(0, "t")).tolist()
+    found = thompson(beliefs, target_accuracy=0.26, num_prompts=3, generator=derive_generator(0, "t")).tolist()
     assert found == nearest(means, target_accuracy=0.26, num_prompts=3).tolist()
 
 
@@ -95,9 +93,7 @@ def test_thompson_explores_equal_beliefs_equally() -> None:
     beliefs = Beliefs(right=np.ones(5), wrong=np.ones(5))
     counts = np.zeros(5)
     for seed in range(2000):
-        counts[
-            beta_thompson(beliefs, target_accuracy=0.5, num_prompts=1, generator=derive_generator(seed, "equal"))
-        ] += 1
+        counts[thompson(beliefs, target_accuracy=0.5, num_prompts=1, generator=derive_generator(seed, "equal"))] += 1
     assert ((counts - 400) ** 2 / 400).sum() < 18.47  # 99.9 % quantile at 4 degrees of freedom
 
 

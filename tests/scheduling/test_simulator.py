@@ -113,9 +113,20 @@ def test_a_head_that_errs_on_the_same_prompts_misleads_nearest_round_after_round
 
 
 def test_every_rule_that_knows_something_beats_uniform() -> None:
-    rates = {name: hit_rate(simulate(hard_pool(), replace(LOOP, selector=name))) for name in get_args(Selector)}
+    """`dynamic_sampling` chooses none: it drops what uniform rollouts show to be uninformative."""
+    names = [name for name in get_args(Selector) if name != "dynamic_sampling"]
+    rates = {name: hit_rate(simulate(hard_pool(), replace(LOOP, selector=name))) for name in names}
     assert all(rate > rates["uniform"] + 0.05 for name, rate in rates.items() if name != "uniform"), rates
     assert rates["posterior"] > rates["nearest"] + 0.1
+
+
+def test_drawing_from_the_posterior_meets_more_prompts_than_taking_its_best() -> None:
+    chosen = {}
+    for name in ("posterior", "posterior_thompson"):
+        rounds = simulate(hard_pool(), replace(LOOP, selector=name, head_error=0.3))
+        chosen[name] = (len(set(selected(rounds, "indices"))), hit_rate(rounds))
+    assert chosen["posterior_thompson"][0] > 1.3 * chosen["posterior"][0], chosen
+    assert chosen["posterior_thompson"][1] > chosen["posterior"][1] - 0.05, chosen
 
 
 def test_a_random_estimate_makes_nearest_uniform() -> None:
@@ -150,3 +161,27 @@ def test_input_is_left_alone_and_checked() -> None:
     simulate(accuracies, replace(LOOP, num_rounds=2))
     with pytest.raises(ValueError, match=r"\[0, 1\].*2.0"):
         simulate(np.full(40, 2.0), PLAIN)
+
+
+def test_oracle_is_as_good_as_its_measurements() -> None:
+    """A wrong head does not matter to it; with ever more completions it becomes `nearest` with a perfect head."""
+    best = hit_rate(simulate(hard_pool(), replace(LOOP, head_error=0.0)))
+    rates = [
+        hit_rate(simulate(hard_pool(), replace(LOOP, selector="oracle", head_error=0.5, oracle_samples=samples)))
+        for samples in (1, 8, 1000)
+    ]
+    assert rates[0] < rates[1] < rates[2]
+    assert rates[2] == pytest.approx(best, abs=0.01)
+
+
+def test_dynamic_sampling_fills_its_rounds_and_trains_no_uniform_group() -> None:
+    rounds = simulate(hard_pool(), replace(LOOP, selector="dynamic_sampling", learning=0.0))
+    for simulated in rounds:
+        correct = simulated.num_correct[simulated.is_trained]
+        assert ((correct > 0) & (correct < 8)).all()
+        assert len(correct) <= 32 <= len(simulated.indices) <= 96
+    p = hard_pool()
+    informative = (1 - p**8 - (1 - p) ** 8).mean()
+    later = rounds[10:]  # the share is known by then
+    assert np.mean([len(simulated.indices) for simulated in later]) == pytest.approx(32 / informative, rel=0.05)
+    assert np.mean([simulated.is_trained.sum() for simulated in later]) > 28

@@ -69,22 +69,70 @@ def row_loss(
         log_z = log_z_by_hand(trainer, examples, row)
         residual = log_z + log_probs.sum() - behaviour.sum() - reward / parameters.reward_temperature
         return corrections[0] * residual**2
+    if parameters.objective in ("flowrl", "gflowrl"):
+        weight, residual = flow_by_hand(trainer, examples, row, log_probs)
+        return corrections[0] * weight * residual**2
     advantage = advantage_by_hand(examples, row, parameters.objective)
+    penalty = penalty_by_hand(trainer, examples, row, log_probs)
     if parameters.objective == "rloo":
-        return torch.stack([-c * advantage * ours for c, ours in zip(corrections, log_probs, strict=True)]).sum()
+        terms = [-c * advantage * ours for c, ours in zip(corrections, log_probs, strict=True)]
+        return torch.stack([*terms, *penalty]).sum()
     high = 0.28 if parameters.objective == "dapo" else parameters.clip_ratio
     terms = []
     for correction, ours, old in zip(corrections, log_probs, behaviour, strict=True):
         weight = torch.exp(ours - old)
         clipped = torch.clamp(weight, 1 - parameters.clip_ratio, 1 + high)
         terms.append(-correction * torch.minimum(weight * advantage, clipped * advantage))
-    total = torch.stack(terms).sum()
+    total = torch.stack([*terms, *penalty]).sum()
     if parameters.objective == "grpo":
         return total / len(terms)
     if parameters.objective == "dr_grpo":
         return total / MAX_NEW_TOKENS
     num_tokens = sum(len(examples.completions[i]) for i in rows if not examples.is_truncated[i])
     return total / max(num_tokens, 1) * len(rows)  # all may be filtered out; the caller divides by the rows again
+
+
+def penalty_by_hand(
+    trainer: Trainer, examples: TrainingExamples, row: int, log_probs: torch.Tensor
+) -> list[torch.Tensor]:
+    """Of each token: coefficient · correction · (v − 1 − log v), v = π_ref/π_θ."""
+    parameters = trainer.parameters
+    if parameters.kl_coefficient == 0 or (parameters.objective == "dapo" and examples.is_truncated[row]):
+        return []
+    assert examples.reference_log_probs is not None
+    ratios = torch.exp(torch.from_numpy(examples.reference_log_probs[row]).double() - log_probs)
+    corrections = correction_by_hand(trainer, examples, row)
+    return [
+        parameters.kl_coefficient * correction * (ratio - 1 - torch.log(ratio))
+        for correction, ratio in zip(corrections, ratios, strict=True)
+    ]
+
+
+def flow_by_hand(
+    trainer: Trainer, examples: TrainingExamples, row: int, log_probs: torch.Tensor
+) -> tuple[float, torch.Tensor]:
+    """(importance weight, residual) of one completion under `flowrl` or `gflowrl`."""
+    parameters = trainer.parameters
+    assert examples.reference_log_probs is not None
+    ratio = math.exp(float(log_probs.detach().sum()) - float(examples.behaviour_log_probs[row].sum()))
+    if parameters.objective == "flowrl":
+        log_z = float(trainer.head(torch.from_numpy(examples.embeddings[row])[None])[0].detach())
+        residual = log_z + flow_target_by_hand(trainer, examples, row, log_probs.mean())
+        return min(max(ratio, 0.8), 1.2), residual
+    wanted = {}
+    for i in siblings_of(examples, row):
+        of_reference, behaviour = examples.reference_log_probs[i].mean(), examples.behaviour_log_probs[i].mean()
+        wanted[i] = 8.0 * float(examples.rewards[i]) + float(of_reference) - float(behaviour)
+    gap = sum(wanted.values()) / len(wanted) - wanted[row]
+    moved = log_probs.mean() - float(examples.behaviour_log_probs[row].mean())
+    return min(ratio, 2.0), min(max(gap, -0.2), 0.28) + moved
+
+
+def flow_target_by_hand(trainer: Trainer, examples: TrainingExamples, row: int, policy_mean: torch.Tensor | float):
+    """What `flowrl` leaves of a completion without log Z; its negative is the log Z the completion asks for."""
+    assert examples.reference_log_probs is not None
+    normalised = advantage_by_hand(examples, row, "flowrl")
+    return policy_mean - float(examples.reference_log_probs[row].mean()) - 15.0 * normalised
 
 
 def head_step_by_hand(
@@ -101,6 +149,10 @@ def head_step_by_hand(
             behaviour = float(examples.behaviour_log_probs[row].sum())
             reward = float(examples.rewards[row])
             residual = log_z + sequence[row] - behaviour - reward / trainer.parameters.reward_temperature
+            if trainer.parameters.objective == "flowrl":
+                mean = sequence[row] / len(examples.completions[row])
+                residual = log_z + flow_target_by_hand(trainer, examples, row, mean)
+                weight *= min(max(math.exp(sequence[row] - behaviour), 0.8), 1.2)
             total = total + weight * residual**2
             weight_sum += weight
     if weight_sum:
@@ -151,4 +203,7 @@ def fresh_rows(examples: TrainingExamples) -> TrainingExamples:
         is_truncated=examples.is_truncated[rows],
         head_weights=examples.head_weights[rows],
         embeddings=examples.embeddings[rows],
+        reference_log_probs=None
+        if examples.reference_log_probs is None
+        else [examples.reference_log_probs[i] for i in rows],
     )

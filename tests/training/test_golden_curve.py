@@ -17,7 +17,7 @@ import torch
 from paced_rl.embeddings import embed_prompts
 from paced_rl.generation import get_generator
 from paced_rl.parameters import TrainingParameters
-from paced_rl.policies import file_digests, load_policy, open_policy
+from paced_rl.policies import LoadedPolicy, file_digests, load_policy, open_policy
 from paced_rl.seeds import derive_seed
 from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, write_policy_folder
 from paced_rl.training.examples import TrainingExamples
@@ -31,7 +31,10 @@ SEED, NUM_ROUNDS, GROUP_SIZE, LEARNING_RATE = 0, 8, 6, 1e-2
 PROMPTS = ["1 2>3:", "4 5>9:", "7 8 9>24:", "2 2>4:", "10 3>13:", "6 1>5:", "8 4>2:", "3 3 3>27:"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "paced": {"objective": "paced"},
-    **{name: {"objective": name, "replay_max_added": 0} for name in ("vargrad", "grpo", "dr_grpo", "dapo", "rloo")},
+    **{
+        name: {"objective": name, "replay_max_added": 0}
+        for name in ("vargrad", "flowrl", "gflowrl", "grpo", "dr_grpo", "dapo", "rloo")
+    },
 }
 
 
@@ -48,7 +51,14 @@ def start(folder: Path, parameters: TrainingParameters) -> tuple[Trainer, Checkp
     policy = load_policy(folder, device="cpu", dtype="float32")
     token_ids = [policy.tokenizer.encode(prompt) for prompt in PROMPTS]
     embeddings = np.concatenate(list(embed_prompts(policy, token_ids, layer=-1, pooling="last", batch_size=4)))
-    head = new_head([embeddings], hidden_size=16, reward_temperature=0.05, initial_accuracy=0.5, seed=2)
+    head = new_head(
+        [embeddings],
+        hidden_size=16,
+        reward_temperature=0.05,
+        initial_accuracy=0.5,
+        seed=2,
+        is_bounded=parameters.is_log_z_accuracy,
+    )
     policy_optimizer, head_optimizer = make_optimizers(policy.model, head, parameters)
     trainer = Trainer(
         model=policy.model,
@@ -68,8 +78,10 @@ def checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, files=file_digests(folder), metadata={"policy_version": 0})
 
 
-def sample(behaviour: Checkpoint, embeddings: np.ndarray, round_number: int) -> TrainingExamples:
-    """A group of every prompt, judged and scored under the policy that sampled it."""
+def sample(
+    behaviour: Checkpoint, embeddings: np.ndarray, round_number: int, *, reference: Checkpoint | None
+) -> TrainingExamples:
+    """A group of every prompt, judged and scored under the policy that sampled it, and under the reference if any."""
     policy = open_policy(behaviour, device="cpu", dtype="float32")
     requests = [
         GenerationRequest(
@@ -83,13 +95,15 @@ def sample(behaviour: Checkpoint, embeddings: np.ndarray, round_number: int) -> 
     index = np.repeat(np.arange(len(PROMPTS)), GROUP_SIZE)
     prompts = [np.array(requests[i].prompt_token_ids) for i in index]
     completions = [np.array(completion.token_ids) for group in groups for completion in group]
+
+    def scored(policy: LoadedPolicy) -> list[np.ndarray]:
+        return score_completions(policy, prompts, completions, temperature=1.0, max_tokens_per_forward=1024)
+
     return TrainingExamples(
         prompt_ids=[PROMPTS[i] for i in index],
         prompts=prompts,
         completions=completions,
-        behaviour_log_probs=score_completions(
-            policy, prompts, completions, temperature=1.0, max_tokens_per_forward=1024
-        ),
+        behaviour_log_probs=scored(policy),
         sampler_log_probs=[np.array(completion.log_probs) for group in groups for completion in group],
         rewards=np.array([reward_of(completion.text) for group in groups for completion in group]),
         group_index=index,
@@ -97,6 +111,9 @@ def sample(behaviour: Checkpoint, embeddings: np.ndarray, round_number: int) -> 
         is_truncated=np.zeros(len(index), bool),
         head_weights=np.ones(len(index)),
         embeddings=embeddings[index],
+        reference_log_probs=None
+        if reference is None
+        else scored(open_policy(reference, device="cpu", dtype="float32")),
     )
 
 
@@ -109,8 +126,9 @@ def curve(objective: str) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as scratch:
         trainer, behaviour, embeddings = start(Path(scratch) / "0", parameters)
         tokenizer = open_policy(behaviour, device="cpu", dtype="float32").tokenizer
+        reference = behaviour if parameters.needs_reference else None
         for round_number in range(1, NUM_ROUNDS + 1):
-            examples = sample(behaviour, embeddings, round_number)
+            examples = sample(behaviour, embeddings, round_number, reference=reference)
             steps = train_round(trainer, examples)
             folder = Path(scratch) / str(round_number)
             write_policy_folder(trainer.model, tokenizer, folder)

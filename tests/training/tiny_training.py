@@ -33,7 +33,14 @@ def make_trainer(model: torch.nn.Module, **changes: Any) -> Trainer:
         settings["replay_max_added"] = 0
     parameters = TrainingParameters(**settings)
     model = copy.deepcopy(model)
-    head = LogPartitionHead(EMBEDDING_SIZE, 8, reward_temperature=0.05, initial_accuracy=0.4, seed=5)
+    head = LogPartitionHead(
+        EMBEDDING_SIZE,
+        8,
+        reward_temperature=0.05,
+        initial_accuracy=0.4,
+        seed=5,
+        is_bounded=parameters.is_log_z_accuracy,
+    )
     policy_optimizer, head_optimizer = make_optimizers(model, head, parameters)
     return Trainer(
         model=model,
@@ -57,7 +64,7 @@ def log_probs_alone(model: torch.nn.Module, prompt: np.ndarray, completion: np.n
 
 
 def make_examples(
-    model: torch.nn.Module, *, num_prompts: int = 4, group_size: int = 3, seed: int = 0
+    model: torch.nn.Module, *, num_prompts: int = 4, group_size: int = 3, seed: int = 0, has_reference: bool = False
 ) -> TrainingExamples:
     """Groups of fresh rows, and a replayed row of each of the first two prompts; behaviour a little off the model."""
     draw = np.random.default_rng(seed)
@@ -73,6 +80,8 @@ def make_examples(
     behaviour = [(values + draw.normal(0, 0.2, size=len(values))).astype(np.float32) for values in own]
     sampler = [(values + draw.normal(0, 0.3, size=len(values))).astype(np.float32) for values in behaviour]
     weights = np.where(is_fresh, np.where(index % 2 == 0, 1.0, 0.5), 0.0)
+    reference = [(values + draw.normal(0, 0.4, size=len(values))).astype(np.float32) for values in own]
+    reference_log_probs = reference if has_reference else None
     return TrainingExamples(
         prompt_ids=[f"prompt {p}" for p in index],
         prompts=[prompts[p] for p in index],
@@ -85,6 +94,7 @@ def make_examples(
         is_truncated=is_fresh & (np.array([len(completion) for completion in completions]) == MAX_NEW_TOKENS),
         head_weights=weights,
         embeddings=embeddings[index],
+        reference_log_probs=reference_log_probs,
     )
 
 

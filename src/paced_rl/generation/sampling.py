@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from paced_rl.generation.truncation import keep_likeliest
+
 
 def draw_uniforms(seeds: Sequence[int], num_tokens: int) -> Float[np.ndarray, "rows tokens"]:
     """The uniform numbers in [0, 1) that decide each row's tokens, one independent Philox stream per seed.
@@ -26,23 +28,30 @@ def sample_tokens(
     logits: Float[torch.Tensor, "rows vocabulary"],
     temperature: float,
     uniforms: Float[torch.Tensor, " rows"],
+    *,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> tuple[Int[torch.Tensor, " rows"], Float[torch.Tensor, " rows"]]:
     """The tokens drawn and their log-probabilities.
 
     token = min {k : Σ_{j ≤ k} p_j > u} with p = softmax(logits / temperature), the inverse-CDF rule. The probabilities
     are the exponentials of the float32 log-probabilities that are reported, summed in float64, so a token is drawn from
-    exactly the distribution it is recorded under.
+    exactly the distribution it is recorded under. Tokens that `keep_likeliest` leaves out have probability 0.
 
     Args:
         logits: any floating type; brought to float32 first.
         temperature: 0 takes the likeliest token and reports its log-probability at temperature 1.
         uniforms: float64 in [0, 1); not read when greedy.
+        top_k: see `keep_likeliest`; not read when greedy, nor is `top_p`.
+        top_p: see there.
 
     Returns:
         int64 tokens and float32 log-probabilities in nats. A row whose logits are not finite numbers gets the
         log-probability NaN and a valid token, so that the caller may check once at the end.
     """
-    scaled = logits.float() if temperature == 0 else logits.float() / temperature
+    scaled = logits.float()
+    if temperature > 0:
+        scaled = keep_likeliest(scaled / temperature, top_k=top_k, top_p=top_p)
     log_probs = torch.log_softmax(scaled, dim=-1)
     if temperature == 0:
         # Not of the log-probabilities, whose rounding can make two logits equal.

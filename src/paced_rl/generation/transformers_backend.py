@@ -22,9 +22,10 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from paced_rl.generation.requests import check_requests, make_completions
 from paced_rl.generation.sampling import draw_uniforms, sample_tokens
 from paced_rl.policies import LoadedPolicy, open_policy
-from paced_rl.types import Checkpoint, Completion, FinishReason, GenerationRequest, SamplingSettings
+from paced_rl.types import Checkpoint, Completion, GenerationRequest, SamplingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class TransformersGenerator:
         if not requests:
             return []
         policy = open_policy(checkpoint, device=self._device, dtype=self._dtype)
-        _check(requests, settings, policy)
+        check_requests(requests, settings, num_positions=policy.description.num_positions)
         report = on_progress or (lambda num_finished: None)
         completions: dict[tuple[int, int], Completion] = {}
         for rows in _batches(requests, self._batch_size):
@@ -86,23 +87,6 @@ class TransformersGenerator:
 
     def close(self) -> None:
         """Nothing to end: the loaded policy is shared with training and evaluation, and `open_policy` keeps it."""
-
-
-def _check(requests: Sequence[GenerationRequest], settings: SamplingSettings, policy: LoadedPolicy) -> None:
-    if settings.max_new_tokens < 1 or not 0 <= settings.temperature < float("inf"):
-        raise ValueError(f"max_new_tokens must be at least 1 and temperature finite and at least 0; got {settings}")
-    # Absent from architectures without a limit of their own (e.g. recurrent ones).
-    limit = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
-    for index, request in enumerate(requests):
-        length = len(request.prompt_token_ids)
-        if length == 0:
-            raise ValueError(f"request {index} has an empty prompt; a prompt needs at least one token")
-        if limit is not None and length + settings.max_new_tokens > limit:
-            raise ValueError(
-                f"the prompt of request {index} has {length} tokens; with max_new_tokens={settings.max_new_tokens} it "
-                f"may have at most {limit - settings.max_new_tokens}, because the policy has {limit} positions. "
-                "Lower rollout.max_new_tokens or data_preparation.max_prompt_tokens"
-            )
 
 
 def _batches(requests: Sequence[GenerationRequest], batch_size: int) -> Iterator[list[_Row]]:
@@ -122,22 +106,9 @@ def _complete(
 ) -> list[Completion]:
     """Completions of one batch, in the order of its rows."""
     token_ids, log_probs, lengths = _decode(policy, rows, settings, on_progress)
-    if not np.isfinite(log_probs).all():
-        raise ValueError(
-            "the policy gave logits that are not finite numbers, so nothing can be sampled from it: its weights are "
-            "damaged or have diverged in training. Go back to an earlier round, and lower training.learning_rate"
-        )
-    sequences = [ids[:length].tolist() for ids, length in zip(token_ids, lengths, strict=True)]
-    texts = policy.tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [
-        Completion(
-            text=text,
-            token_ids=tuple(sequence),
-            log_probs=tuple(values[: len(sequence)].tolist()),
-            finish_reason=FinishReason.EOS if sequence[-1] in policy.eos_token_ids else FinishReason.LENGTH,
-        )
-        for text, sequence, values in zip(texts, sequences, log_probs, strict=True)
-    ]
+    rows_of = zip(token_ids, log_probs, lengths, strict=True)
+    sequences, values = zip(*((ids[:n].tolist(), row[:n].tolist()) for ids, row, n in rows_of), strict=True)
+    return make_completions(sequences, values, policy.description)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -194,7 +165,9 @@ def _decode(
     live, logits = _prefill(policy, rows, num_steps)
     num_live = len(rows)
     for step in range(num_steps):
-        tokens, token_log_probs = sample_tokens(logits, settings.temperature, uniforms[live.row, step])
+        tokens, token_log_probs = sample_tokens(
+            logits, settings.temperature, uniforms[live.row, step], top_k=settings.top_k, top_p=settings.top_p
+        )
         token_ids[live.row, step] = tokens
         log_probs[live.row, step] = token_log_probs
         finished = torch.isin(tokens, eos_token_ids)

@@ -54,6 +54,8 @@ class RoundRecord:
     started: float
     """Seconds since 1970."""
     params: Mapping[str, str]
+    run_tags: Mapping[str, str]
+    """Tags that a user gave; set on both runs, so that MLflow's UI filters and groups experiments by them."""
     tags: Mapping[str, str]
     round_metrics: Mapping[str, float]
     """One value each for the round; written to both runs."""
@@ -157,8 +159,11 @@ def _experiment_run_id(client: "MlflowClient", experiment_id: str, record: Round
     query = f"tags.`{EXPERIMENT_TAG}` = '{record.experiment}' AND tags.`paced.kind` = 'experiment'"
     runs = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
     if runs:
+        for name, value in record.run_tags.items():
+            if runs[0].data.tags.get(name) != value:
+                client.set_tag(runs[0].info.run_id, name, value)
         return runs[0].info.run_id
-    tags = {EXPERIMENT_TAG: record.experiment, "paced.kind": "experiment"}
+    tags = {**record.run_tags, EXPERIMENT_TAG: record.experiment, "paced.kind": "experiment"}
     started = int(record.started * 1000)
     run = client.create_run(experiment_id, start_time=started, tags=tags, run_name=record.experiment)
     # Nobody can say when an experiment ends, and a run that is left open looks as if it were running for ever.
@@ -173,6 +178,7 @@ def _earlier_round_runs(client: "MlflowClient", experiment_id: str, parent: str,
 
 def _create_round_run(client: "MlflowClient", experiment_id: str, parent: str, record: RoundRecord) -> str:
     tags = {
+        **record.run_tags,
         "mlflow.parentRunId": parent,
         EXPERIMENT_TAG: record.experiment,
         ROUND_TAG: str(record.round_number),

@@ -112,6 +112,7 @@ def collect(catalog: CatalogProtocol, *, started: float, error: Exception | None
         "round_number": parameters["round"],
         "started": started,
         "params": flat_params(parameters),
+        "run_tags": {name: str(value) for name, value in parameters.get("tracking", {}).get("run_tags", {}).items()},
     }
     tags = provenance_tags(read(catalog, "provenance") or {})
     if error is not None:

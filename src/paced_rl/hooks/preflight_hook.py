@@ -10,6 +10,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from paced_rl.stages import round_pipeline
+
 
 class PreflightHook:
     """Stops a run that cannot work before it starts, with one readable message."""
@@ -31,20 +33,42 @@ class PreflightHook:
         preflight.check_round(parameters.get("round", 1))
         preflight.check_experiment_name(parameters.get("experiment", "paced"))
         preflight.check_seed(parameters.get("seed", 0))
-        preflight.check_determinism(preflight.check_groups(parameters)["policy"], os.environ)
+        policy = preflight.check_groups(parameters)["policy"]
+        preflight.check_determinism(policy, os.environ)
+        preflight.check_lora(policy)
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, run_params: Mapping[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Checks that the device can be used and that the previous round has been run, where the pipeline needs them.
+        """Checks that device and engine can be used, that the previous round has been run, and that the selector fits.
 
         Raises:
-            PreflightError: naming the device, or the command that runs the previous round.
+            PreflightError: naming the device or the engine, or the command that runs the previous round or the pipeline
+                that fits.
         """
         if "params:policy" in pipeline.all_inputs():
             from paced_rl import preflight
 
             policy = preflight.check_groups({"policy": catalog["params:policy"].load()})["policy"]
             preflight.check_device(policy.device)  # type: ignore[attr-defined]
+        if "params:rollout" in pipeline.all_inputs():
+            from paced_rl import preflight
+
+            rollout: Any = preflight.check_groups({"rollout": catalog["params:rollout"].load()})["rollout"]
+            preflight.check_backend(rollout.backend)
+            if rollout.backend == "vllm_server" and "params:policy" in pipeline.all_inputs():
+                preflight.check_servers(rollout.vllm_server.urls, dtype=policy.dtype)  # type: ignore[attr-defined]
+        selector = _selector(catalog)
+        # The two nodes that differ between the pipelines of a round.
+        readers = [node for node in pipeline.nodes if {"schedule", "round_summary"} & set(node.outputs)]
+        if readers and selector:
+            from paced_rl import preflight
+
+            preflight.check_selector_fits(
+                selector,
+                is_measuring=any("measured_accuracies" in node.inputs for node in readers),
+                env=run_params.get("env"),
+                params=run_params.get("runtime_params"),
+            )
         missing = sorted(_missing_state(pipeline, catalog))
         if missing:
             from paced_rl import preflight
@@ -53,9 +77,20 @@ class PreflightHook:
                 missing=missing,
                 round_number=catalog["params:round"].load(),
                 experiment=catalog["params:experiment"].load(),
+                pipeline=round_pipeline(selector),
                 env=run_params.get("env"),
                 params=run_params.get("runtime_params"),
             )
+
+
+def _selector(catalog: CatalogProtocol) -> str:
+    """`scheduling.selector` of the run; empty where there are no such parameters, as in somebody's own pipeline."""
+    from paced_rl import preflight
+
+    if "params:scheduling" not in catalog:
+        return ""
+    scheduling: Any = preflight.check_groups({"scheduling": catalog["params:scheduling"].load()})["scheduling"]
+    return str(scheduling.selector)
 
 
 def _known_parameters(loader: Any, runtime_params: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from paced_rl.command_lines import params_option
 from paced_rl.hooks.common import file_of, is_round, read, stage_of
 from paced_rl.hooks.timings import seconds_per_stage
 from paced_rl.progress import message_console
-from paced_rl.stages import STAGES
+from paced_rl.stages import ORACLE_PIPELINE, STAGES
 
 FIGURES = ("calibration_figure", "estimates_figure", "learning_curve_figure")
 """Catalog names of the figures of a round."""
@@ -51,7 +51,7 @@ class SummaryHook:
             **summary_lines(summary.iloc[0].to_dict()),
             "seconds": _seconds_line(read(catalog, "timings"), self._executed),
             "nodes": _nodes_line(pipeline, self._executed),
-            **_next_lines(catalog, run_params),
+            **_next_lines(catalog, run_params, is_oracle="measured_accuracies" in pipeline.all_outputs()),
         }
         title = f"experiment {catalog['params:experiment'].load()}, round {catalog['params:round'].load()}"
         _print_panel(title, {label: text for label, text in lines.items() if text})
@@ -74,7 +74,8 @@ def summary_lines(summary: Mapping[str, Any]) -> dict[str, str]:
         "completions": f"{show('num_completions', 0)}: "
         + ", ".join(f"{count} {name}" for name, count in statuses if count != "0"),
         "tokens": f"{show('tokens_sampled', 0)} sampled, {show('tokens_trained', 0)} trained, "
-        f"{show('tokens_evaluated', 0)} evaluated",
+        f"{show('tokens_evaluated', 0)} evaluated"
+        + (f", {measured} to measure candidates" if (measured := show("tokens_measured", 0)) != "–" else ""),
         "replay": f"{show('num_replayed', 0)} completions, mean age {show('replay_mean_age', 1)} rounds, "
         f"used {show('replay_mean_reuse_count', 1)} times before"
         if summary.get("num_replayed")
@@ -96,19 +97,20 @@ def _nodes_line(pipeline: Pipeline, executed: Mapping[str, int]) -> str:
     return f"{num_executed} executed, {len(pipeline.nodes) - num_executed} cached"
 
 
-def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any]) -> dict[str, str]:
+def _next_lines(catalog: CatalogProtocol, run_params: Mapping[str, Any], *, is_oracle: bool) -> dict[str, str]:
     figures = [file for name in FIGURES if (file := file_of(catalog, name)) is not None]
     # One line for all of them: three paths would be folded where a panel of 80 columns ends.
     folders = {
         os.path.relpath(file.parent, run_params["project_path"]).replace(file.stem, "*_figure") for file in figures
     }
+    pipeline = f"--pipeline={ORACLE_PIPELINE} " if is_oracle else ""  # the other one is Kedro's default
     env = f"--env={run_params['env']} " if run_params.get("env") else ""
     # What was changed for this round is kept, or the next round would be of another experiment.
     changed = {**(run_params.get("runtime_params") or {}), "round": catalog["params:round"].load() + 1}
     return {
         "figures": "\n".join(sorted(folders)),
         "look": "`kedro viz run` for the pipeline and its tables, `mlflow ui` for curves over rounds",
-        "next round": f"kedro run {env}--params {params_option(changed)}",
+        "next round": f"kedro run {pipeline}{env}--params {params_option(changed)}",
     }
 
 

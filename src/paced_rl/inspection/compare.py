@@ -114,8 +114,8 @@ def _differing_rows(first: "pa.ChunkedArray", second: "pa.ChunkedArray", toleran
     rows = np.zeros(len(first), dtype=bool)
     largest = 0.0
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
-        ours, theirs = (np.asarray(cell.values, dtype=np.float64) for cell in (a, b))
-        if len(ours) != len(theirs):
+        ours, theirs = (np.asarray(cell.values if cell.is_valid else (), dtype=np.float64) for cell in (a, b))
+        if a.is_valid != b.is_valid or len(ours) != len(theirs):
             rows[i] = True
         else:
             is_differing, gap = _differing_floats(ours, theirs, tolerance)

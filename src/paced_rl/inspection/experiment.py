@@ -15,9 +15,8 @@ from pydantic import BaseModel
 
 from paced_rl.datasets.figure import FigureDataset
 from paced_rl.runner.content_fingerprints import local_path
-from paced_rl.stages import START_STAGES
+from paced_rl.stages import ROUND_PIPELINE, START_STAGES, round_pipeline
 
-ROUND_PIPELINE = "paced_round"
 _MARK = 734_906_152
 """A round number that no other part of a path holds: the configuration is resolved for it, and it is then replaced."""
 
@@ -116,7 +115,7 @@ def open_experiment(
     given = {**(params or {}), **({} if name is None else {"experiment": name})}
     with settings.SESSION_CLASS.create(project, env=env, runtime_params=given, save_on_close=False) as session:
         context = session.load_context()
-        # Only these nodes say what type a parameter has.
+        # Only these nodes say what type a parameter has; every pipeline of a round has the same parameters.
         context._pipelines_to_validate = [ROUND_PIPELINE]
         parameters = context.params
 
@@ -139,7 +138,7 @@ def open_experiment(
         project=project,
         name=parameters["experiment"],
         parameters=parameters,
-        pipeline=pipelines[ROUND_PIPELINE],
+        pipeline=pipelines[round_pipeline(parameters["scheduling"].selector)],
         _templates=templates,
     )
     _check_is_there(experiment)

@@ -3,6 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Float
+
 
 def distinct_correct_answers(
     prompt_ids: Sequence[str], rewards: Sequence[float | None], extracted_answers: Sequence[str | None]
@@ -37,3 +40,21 @@ def distinct_correct_answers(
     if not answers_of_prompt:
         return float("nan")
     return sum(len(answers) for answers in answers_of_prompt.values()) / len(answers_of_prompt)
+
+
+def pass_at_k_slope(pass_at_k: Float[np.ndarray, "*B K"]) -> Float[np.ndarray, "*B"]:
+    """Least-squares slope of pass@k in ln k: how much is gained each time that the samples are e times as many.
+
+    A policy that answers a prompt always alike has slope 0: its pass@k is its pass@1. Of two policies of one pass@1 the
+    one with the larger slope solves more prompts somehow.
+
+    Args:
+        pass_at_k: pass@1 … pass@K.
+
+    Returns:
+        The slope; NaN where K is 1.
+    """
+    logarithm = np.log(np.arange(1, pass_at_k.shape[-1] + 1))
+    centred = logarithm - logarithm.mean()
+    spread = float(np.sum(centred**2))
+    return np.sum(pass_at_k * centred, axis=-1) / (spread if spread > 0 else np.nan)

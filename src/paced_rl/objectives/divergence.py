@@ -1,7 +1,7 @@
-"""How far the policy has moved from the behaviour policy: estimators of KL(π_old ‖ π_θ) from samples of π_old.
+"""How far the policy has moved: from the behaviour policy, for the record, and from the reference, for the loss.
 
-Both are unbiased over samples of π_old, in nats per completion. Names k1 and k3 as in J. Schulman, "Approximating KL
-divergence", 2020, http://joschu.net/blog/kl-approx.html.
+The estimators of KL(π_old ‖ π_θ) are unbiased over samples of π_old, in nats per completion. Names k1 and k3 as in
+J. Schulman, "Approximating KL divergence", 2020, http://joschu.net/blog/kl-approx.html.
 """
 
 import torch
@@ -47,3 +47,31 @@ def sampled_kl_k3(
     """
     log_weight = torch.where(completion_mask, policy_log_probs - behaviour_log_probs, 0.0)
     return (log_weight.expm1() - log_weight).sum(-1).mean()
+
+
+def reference_kl_k3(
+    policy_log_probs: Float[Tensor, "B T"],
+    reference_log_probs: Float[Tensor, "B T"],
+    completion_mask: Bool[Tensor, "B T"],
+    *,
+    token_weight: Float[Tensor, "B T"] | None = None,
+) -> Float[Tensor, "B"]:
+    """KL(π_θ ‖ π_ref) of each completion by k3 = Σ_t c_t · (v_t − 1 − log v_t), v_t = π_ref(y_t|…) / π_θ(y_t|…).
+
+    Never negative; zero, with zero gradient, where the policies agree. Its value is unbiased over samples of π_θ, its
+    gradient pulls each sampled token towards the reference. The other way round than `sampled_kl_k3`.
+
+    Source: the penalty of GRPO, https://arxiv.org/abs/2402.03300, equation 4.
+
+    Args:
+        policy_log_probs: nats; anything under the mask changes neither value nor gradient. Carries gradient.
+        reference_log_probs: nats. A constant: its gradient is stopped here.
+        completion_mask: True on completion tokens.
+        token_weight: c_t, a constant; None is 1.
+
+    Returns:
+        Nats per completion: the SUM over its tokens.
+    """
+    log_weight = torch.where(completion_mask, reference_log_probs.detach() - policy_log_probs, 0.0)
+    terms = log_weight.expm1() - log_weight
+    return (terms if token_weight is None else terms * token_weight.detach()).sum(-1)

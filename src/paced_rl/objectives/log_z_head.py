@@ -15,6 +15,8 @@ _SMALLEST_RELATIVE_SPREAD = 1e-6
 class LogPartitionHead(nn.Module):
     """log Z_φ(x) = sigmoid(f(embedding)) / β, where f is a 3-layer perceptron.
 
+    Unbounded, as `flowrl` needs it, it is log Z_φ(x) = f(embedding), which starts at 0 and is no accuracy.
+
     Bounded, since log Z* at the behaviour policy is p/β and so in [0, 1/β] = [0, 20] at β = 0.05: an unbounded head
     that starts at 0 has far to go, and every estimate of the bounded one is an accuracy. The last layer starts with
     zero weights, so that every prompt starts at `initial_accuracy` whatever its embedding.
@@ -31,7 +33,14 @@ class LogPartitionHead(nn.Module):
     embedding_std: Tensor
 
     def __init__(
-        self, embedding_size: int, hidden_size: int, *, reward_temperature: float, initial_accuracy: float, seed: int
+        self,
+        embedding_size: int,
+        hidden_size: int,
+        *,
+        reward_temperature: float,
+        initial_accuracy: float,
+        seed: int,
+        is_bounded: bool = True,
     ) -> None:
         """Draw the start weights from a generator of their own; the global one is not consumed.
 
@@ -39,8 +48,9 @@ class LogPartitionHead(nn.Module):
             embedding_size: E.
             hidden_size: width of both hidden layers.
             reward_temperature: β > 0.
-            initial_accuracy: estimate of every prompt before training, in (0, 1).
+            initial_accuracy: estimate of every prompt before training, in (0, 1); of a bounded head.
             seed: of the start weights.
+            is_bounded: whether log Z is kept within [0, 1/β].
 
         Raises:
             ValueError: `reward_temperature` or `initial_accuracy` is out of range.
@@ -54,12 +64,14 @@ class LogPartitionHead(nn.Module):
                 "sigmoid can start and still move"
             )
         self.reward_temperature = reward_temperature
+        self.is_bounded = is_bounded
         generator = torch.Generator().manual_seed(seed)
         self.input_layer = _linear(embedding_size, hidden_size, generator)
         self.hidden_layer = _linear(hidden_size, hidden_size, generator)
         self.output_layer = _linear(hidden_size, 1, generator)
         nn.init.zeros_(self.output_layer.weight)
-        nn.init.constant_(self.output_layer.bias, math.log(initial_accuracy / (1 - initial_accuracy)))
+        if is_bounded:
+            nn.init.constant_(self.output_layer.bias, math.log(initial_accuracy / (1 - initial_accuracy)))
         self.register_buffer("embedding_mean", torch.zeros(embedding_size))
         self.register_buffer("embedding_std", torch.ones(embedding_size))
 
@@ -71,12 +83,13 @@ class LogPartitionHead(nn.Module):
                 never trains the model that embeds.
 
         Returns:
-            Nats, in [0, 1/β]. Carries gradient to the head's weights.
+            Nats, in [0, 1/β] if bounded. Carries gradient to the head's weights.
         """
         centred = embeddings.detach().to(self.embedding_mean.dtype) - self.embedding_mean
         hidden = F.gelu(self.input_layer(centred / self.embedding_std))
         hidden = F.gelu(self.hidden_layer(hidden))
-        return torch.sigmoid(self.output_layer(hidden)).squeeze(-1) / self.reward_temperature
+        output: Tensor = self.output_layer(hidden).squeeze(-1)
+        return torch.sigmoid(output) / self.reward_temperature if self.is_bounded else output
 
     @torch.no_grad()
     def fit_standardisation(self, embeddings: Float[Tensor, "N E"]) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from paced_rl.datasets.parquet_table import TableReader
+from paced_rl.parameters import TrainingParameters
 
 MAX_STANDARDISED_PROMPTS = 50_000
 """Mean and spread of an embedding's dimensions are as good from this many prompts as from a million."""
@@ -70,6 +71,15 @@ def embeddings_of(embeddings: TableReader, prompt_ids: Iterable[str]) -> dict[st
             f"different runs; run `kedro run --pipeline=data_preparation`"
         )
     return found
+
+
+def accuracies_of_head(log_z: Float[np.ndarray, "N"], training: TrainingParameters) -> Float[np.ndarray, "N"]:
+    """β·log Z, the accuracies that the head estimates; NaN under an objective whose log Z is none."""
+    from paced_rl.scheduling import estimated_accuracy
+
+    if not training.is_log_z_accuracy:
+        return np.full(len(log_z), np.nan)
+    return estimated_accuracy(log_z, training.reward_temperature)
 
 
 def train_embedding_sample(embeddings: TableReader) -> Iterator[Float[np.ndarray, "b E"]]:

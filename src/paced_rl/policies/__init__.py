@@ -2,7 +2,7 @@
 
 from paced_rl.policies.description import PolicyDescription, describe_policy, text_digests
 from paced_rl.policies.determinism import CUBLAS_CONFIGS, CUBLAS_VARIABLE, deterministic_algorithms
-from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, file_digests, resolve_policy
+from paced_rl.policies.folders import PolicyFolderError, check_policy_folder, file_digests, resolve_policy, verify_files
 from paced_rl.policies.loading import LoadedPolicy, load_policy, open_policy, policy_files
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "policy_files",
     "resolve_policy",
     "text_digests",
+    "verify_files",
 ]

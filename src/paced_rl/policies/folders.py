@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from paced_rl.types import Checkpoint
+
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FILE_SETS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",), ("vocab.txt",))
@@ -51,7 +53,8 @@ def resolve_policy(source: str, revision: str | None) -> tuple[Path, str | None]
     if not is_hub_id or source.startswith("data/") or ("/" in source and path.parent.is_dir()):
         raise PolicyFolderError(
             f"policy folder {source!r} does not exist (looked at {path.absolute()}); give an existing folder in "
-            "Hugging Face format, or a hub id such as 'Qwen/Qwen2.5-Math-1.5B'"
+            "Hugging Face format, or a hub id such as 'Qwen/Qwen2.5-Math-1.5B'. A task that ships no "
+            "starter makes it with `kedro run --env=<env> --pipelines=starter_policy`"
         )
     return _download_policy(source, revision)
 
@@ -145,11 +148,29 @@ def _check_safetensors(path: Path) -> None:
         ) from error
 
 
+def verify_files(checkpoint: Checkpoint) -> None:
+    """Reads every file once, for who hands the folder to an engine: one that meets a damaged one may be lost.
+
+    Raises:
+        PolicyFolderError: a file is not what the manifest says.
+    """
+    paths = {name: checkpoint.folder / name for name in checkpoint.files}  # a name may have a folder of its own
+    changed = sorted(
+        name for name, path in paths.items() if not path.is_file() or _sha256(path) != checkpoint.files[name]
+    )
+    if changed:
+        raise PolicyFolderError(
+            f"the files {changed} in {checkpoint.folder} are not those that the manifest of policy version "
+            f"{checkpoint.policy_version} names: put them back, or run the round that writes them again"
+        )
+
+
 def file_digests(folder: Path) -> dict[str, str]:
     """sha256 in hex of every visible file directly in `folder`, by name."""
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return {path.name: _sha256(path) for path in paths}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

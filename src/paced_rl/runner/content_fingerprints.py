@@ -15,7 +15,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from pydantic import BaseModel
 
-LIBRARIES = ("torch", "transformers", "vllm", "numpy", "pyarrow", "reasoning_gym")
+LIBRARIES = ("torch", "transformers", "peft", "vllm", "numpy", "pyarrow", "reasoning_gym")
 """Distributions whose versions change numbers; one that is not installed has the version "absent"."""
 
 _SETTLED_NANOSECONDS = 50_000_000

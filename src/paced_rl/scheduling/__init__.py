@@ -7,6 +7,8 @@ from paced_rl.scheduling.beliefs import (
     mean_accuracy,
     posterior_beliefs,
 )
+from paced_rl.scheduling.draws import candidates_to_measure
+from paced_rl.scheduling.dynamic_sampling import groups_to_train_on, num_prompts_to_roll_out
 from paced_rl.scheduling.estimates import estimated_accuracy
 from paced_rl.scheduling.estimators import Estimator, estimate_by, group_means
 from paced_rl.scheduling.outcomes import Outcomes, forgotten_counts, last_measured, no_outcomes
@@ -20,13 +22,15 @@ from paced_rl.scheduling.replay import (
     select_for_replay,
     update_entries,
 )
+from paced_rl.scheduling.replay_audit import log_z_shift
 from paced_rl.scheduling.schedule import Schedule, Selector, SelectorSettings, build_schedule
 from paced_rl.scheduling.selectors import (
-    beta_thompson,
     nearest,
+    oracle,
     pass_rate_variance,
     posterior,
     softened,
+    thompson,
     uniform_positions,
 )
 
@@ -38,8 +42,8 @@ __all__ = [
     "Schedule",
     "Selector",
     "SelectorSettings",
-    "beta_thompson",
     "build_schedule",
+    "candidates_to_measure",
     "check_valid",
     "content_key",
     "empty_entries",
@@ -50,16 +54,21 @@ __all__ = [
     "fit_prior_strength",
     "forgotten_counts",
     "group_means",
+    "groups_to_train_on",
     "last_measured",
+    "log_z_shift",
     "mean_accuracy",
     "nearest",
     "no_outcomes",
+    "num_prompts_to_roll_out",
+    "oracle",
     "pass_rate_variance",
     "posterior",
     "posterior_beliefs",
     "priority",
     "select_for_replay",
     "softened",
+    "thompson",
     "uniform_positions",
     "update_entries",
 ]

@@ -89,15 +89,32 @@ def fit_prior_strength(outcomes: Outcomes) -> float:
     Raises:
         ValueError: an estimate is outside [0, 1].
     """
-    is_audit = outcomes.is_audit
-    if not is_audit.any():
+    if not outcomes.is_audit.any():
         return UNKNOWN_STRENGTH
+    return likeliest_strength(strength_log_likelihoods(outcomes))
+
+
+def strength_log_likelihoods(outcomes: Outcomes) -> Float[np.ndarray, " num_strengths"]:
+    """Log-likelihood of the audit groups under each member of `STRENGTHS`, zeros without any.
+
+    A sum over groups, none of which depends on the round it is looked at from: a sliding window adds what enters and
+    takes off what leaves.
+
+    Raises:
+        ValueError: an estimate is outside [0, 1].
+    """
+    is_audit = outcomes.is_audit
     means = _prior_means(outcomes.prior_estimates[is_audit])
     correct, scored = outcomes.num_correct[is_audit], outcomes.num_scored[is_audit]
-    log_likelihood = beta_binomial_log_likelihood(
+    groups = beta_binomial_log_likelihood(
         correct, scored, right=STRENGTHS[:, None] * means, wrong=STRENGTHS[:, None] * (1.0 - means)
-    ).sum(axis=1)
-    return float(STRENGTHS[np.argmax(log_likelihood)])
+    )
+    return np.asarray(groups.sum(axis=1))
+
+
+def likeliest_strength(log_likelihoods: Float[np.ndarray, " num_strengths"]) -> float:
+    """The member of `STRENGTHS` with the largest likelihood; the smaller one of several."""
+    return float(STRENGTHS[np.argmax(log_likelihoods)])
 
 
 def beta_binomial_log_likelihood(

@@ -1,5 +1,6 @@
 """The prompts of one round, in order, each with the reason why it is there."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,20 +8,32 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from paced_rl.scheduling.beliefs import fit_prior_strength, posterior_beliefs
+from paced_rl.scheduling.draws import audit_slice, candidates, uniform_besides
+from paced_rl.scheduling.dynamic_sampling import num_prompts_to_roll_out
 from paced_rl.scheduling.outcomes import Outcomes, last_measured, no_outcomes
 from paced_rl.scheduling.selectors import (
-    beta_thompson,
     nearest,
+    oracle,
     pass_rate_variance,
     posterior,
     require_finite,
     softened,
-    uniform_positions,
+    thompson,
 )
 from paced_rl.seeds import derive_generator
 from paced_rl.types import ScheduleReason
 
-Selector = Literal["nearest", "uniform", "softened", "posterior", "beta_thompson", "pass_rate_variance"]
+Selector = Literal[
+    "nearest",
+    "uniform",
+    "softened",
+    "posterior",
+    "posterior_thompson",
+    "beta_thompson",
+    "pass_rate_variance",
+    "dynamic_sampling",
+    "oracle",
+]
 MOPPS_PRIOR_MEAN, MOPPS_PRIOR_STRENGTH = 0.5, 2.0
 """Prior of `beta_thompson`: Beta(1, 1), as in https://arxiv.org/abs/2507.04632."""
 
@@ -32,11 +45,13 @@ class SelectorSettings:
     softening: float
     """Of `softened`: standard deviation of the weight, in units of accuracy."""
     outcome_half_life: float
-    """Of `posterior` and `beta_thompson`: rounds after which an outcome counts half."""
+    """Of `posterior`, both Thompson selectors and `dynamic_sampling`: rounds after which an outcome counts half."""
     retest_share: float
     """Of `pass_rate_variance`: share of the selected places that measure instead."""
     retest_after: int
     """Of `pass_rate_variance`: rounds after which a solved or unsolved prompt is measured again."""
+    max_oversampling: float = 3.0
+    """Of `dynamic_sampling`: prompts rolled out at most, as a multiple of the round's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,6 +78,7 @@ def build_schedule(
     settings: SelectorSettings | None = None,
     outcomes: Outcomes | None = None,
     prior_estimates: Float[np.ndarray, " num_prompts_total"] | None = None,
+    measured_accuracies: Float[np.ndarray, " num_prompts_total"] | None = None,
 ) -> Schedule:
     """The prompts of a round: a uniform audit slice, and the selector's choice among the others.
 
@@ -74,7 +90,10 @@ def build_schedule(
       one drawn uniformly from the rest, so the round keeps its size. The candidate pool plays no part, because a
       uniform draw from a uniform draw is a uniform draw. The stream is the warm-up's, so that two experiments with
       one seed and different selectors begin with the same prompts.
-    - every other: `paced_rl.scheduling.selectors` has one function of its name. It chooses among candidates, which are
+    - `dynamic_sampling`: more prompts of that stream, as many as `num_prompts_to_roll_out` says; no warm-up.
+    - every other: `paced_rl.scheduling.selectors` has one function of its name, or, where it draws from what is
+      believed of each prompt, `thompson`: under a uniform prior in `beta_thompson`, under the estimate as the prior's
+      mean in `posterior_thompson`. It chooses among candidates, which are
       a uniform draw of the round's own, less the audit slice. The first `warm_up_rounds` rounds draw as `uniform` does.
 
     Differs: the paper has neither audit slice nor warm-up; audit_fraction = 0 and warm_up_rounds = 0 give its rule.
@@ -85,7 +104,7 @@ def build_schedule(
         experiment_seed: the one seed a user sets.
         selector: one of the names of `Selector`.
         target_accuracy: τ.
-        num_prompts: size of the round, audit slice included.
+        num_prompts: size of the round, audit slice included; of `dynamic_sampling` the groups that are to train.
         candidate_pool_size: prompts to select among; 0, or a number above all prompts, means all.
         audit_fraction: share of the round in the audit slice; num_prompts · audit_fraction is rounded, halves to even.
         warm_up_rounds: rounds in which every selector draws uniformly.
@@ -93,13 +112,14 @@ def build_schedule(
         outcomes: of earlier rounds, indices into `estimates`; None for none.
         prior_estimates: prior means of `posterior`, where they are not the estimates: estimates that contain a prompt's
             own outcomes would count these twice.
+        measured_accuracies: of `candidates_to_measure`, NaN elsewhere; only `oracle` looks at them.
 
     Returns:
         Selected or warm-up prompts by rank, then the audit slice.
 
     Raises:
         ValueError: a number is out of range, a pool or the prompts are fewer than the round needs, an estimate is not
-            finite, or settings are missing.
+            finite, or settings or measured accuracies are missing.
     """
     _check_sizes(len(estimates), num_prompts=num_prompts, candidate_pool_size=candidate_pool_size)
     if round_number < 1 or not 0 <= audit_fraction <= 1:
@@ -112,41 +132,57 @@ def build_schedule(
         raise ValueError(f"scheduling.selector = {selector!r}: it must be {', '.join(names)} or {last}")
     require_finite(estimates)
 
-    num_audit = round(num_prompts * audit_fraction)
-    num_others = num_prompts - num_audit
-    audit = uniform_positions(
+    def uniform_others(count: int) -> Int[np.ndarray, " count"]:
+        return uniform_besides(
+            audit, len(estimates), count=count, round_number=round_number, experiment_seed=experiment_seed
+        )
+
+    outcomes = no_outcomes() if outcomes is None else outcomes
+    audit = audit_slice(
         len(estimates),
+        num_prompts=num_prompts,
+        audit_fraction=audit_fraction,
+        round_number=round_number,
         experiment_seed=experiment_seed,
-        stream="audit",
-        start=(round_number - 1) * num_audit,
-        count=num_audit,
     )
+    num_others = num_prompts - len(audit)
     reason = ScheduleReason.SELECTED
-    if selector != "uniform" and round_number > warm_up_rounds:
-        pool = _candidates(len(estimates), audit, candidate_pool_size, round_number, experiment_seed)
-        chosen = _choose(
+    if selector == "uniform":
+        others = uniform_others(num_others)
+    elif selector == "dynamic_sampling":
+        most, wanted = _num_oversampled(len(estimates), num_prompts, _needed(settings, selector), outcomes)
+        # All rounds are cut out of the stream by the largest count, so that rounds of different counts do not overlap.
+        others = uniform_others(most - len(audit))[: wanted - len(audit)]
+    elif round_number <= warm_up_rounds:
+        others, reason = uniform_others(num_others), ScheduleReason.WARM_UP
+    else:
+        pool = candidates(
+            len(estimates),
+            audit,
+            candidate_pool_size=candidate_pool_size,
+            round_number=round_number,
+            experiment_seed=experiment_seed,
+        )
+        chosen = choose_among(
             selector,
             pool,
             estimates,
             num_prompts=num_others,
             target_accuracy=target_accuracy,
             settings=settings,
-            outcomes=no_outcomes() if outcomes is None else outcomes,
+            outcomes=outcomes,
             prior_estimates=estimates if prior_estimates is None else prior_estimates,
+            measured_accuracies=measured_accuracies,
             generator=derive_generator(experiment_seed, "selector", round_number),
         )
         others = pool[chosen]
-    else:
-        others = _uniform_besides(audit, len(estimates), num_others, round_number, experiment_seed)
-        if selector != "uniform":
-            reason = ScheduleReason.WARM_UP
     return Schedule(
         indices=np.concatenate([others, audit]),
-        reasons=np.array([reason.value] * num_others + [ScheduleReason.AUDIT.value] * num_audit),
+        reasons=np.array([reason.value] * len(others) + [ScheduleReason.AUDIT.value] * len(audit)),
     )
 
 
-def _choose(
+def choose_among(
     selector: Selector,
     pool: Int[np.ndarray, " num_candidates"],
     estimates: Float[np.ndarray, " num_prompts_total"],
@@ -156,13 +192,23 @@ def _choose(
     settings: SelectorSettings | None,
     outcomes: Outcomes,
     prior_estimates: Float[np.ndarray, " num_prompts_total"],
+    measured_accuracies: Float[np.ndarray, " num_prompts_total"] | None,
     generator: np.random.Generator,
+    prior_strength: float | None = None,
 ) -> Int[np.ndarray, " num_prompts"]:
-    """Positions in `pool` that the selector takes: what each of them must know is worked out here."""
+    """Positions in `pool` that the selector takes: what each of them must know is worked out here.
+
+    See `build_schedule`; `prior_strength` None is fitted to the outcomes.
+    """
     if selector == "nearest":
         return nearest(estimates[pool], target_accuracy=target_accuracy, num_prompts=num_prompts)
-    if settings is None:
-        raise ValueError(f"selector {selector!r} needs settings: give build_schedule its SelectorSettings")
+    if selector == "oracle":
+        if measured_accuracies is None:
+            raise ValueError("selector 'oracle' needs measured accuracies: run it with the pipeline oracle_round")
+        return oracle(
+            measured_accuracies[pool], target_accuracy=target_accuracy, num_prompts=num_prompts, generator=generator
+        )
+    settings = _needed(settings, selector)
     half_life = settings.outcome_half_life
     if selector == "softened":
         return softened(
@@ -172,16 +218,16 @@ def _choose(
             num_prompts=num_prompts,
             generator=generator,
         )
-    if selector == "posterior":
-        strength = fit_prior_strength(outcomes)
-        beliefs = posterior_beliefs(prior_estimates, outcomes, prior_strength=strength, half_life=half_life)
-        return posterior(beliefs.take(pool), num_prompts=num_prompts)
-    if selector == "beta_thompson":
-        prior = np.full(len(estimates), MOPPS_PRIOR_MEAN)
-        beliefs = posterior_beliefs(prior, outcomes, prior_strength=MOPPS_PRIOR_STRENGTH, half_life=half_life)
-        return beta_thompson(
-            beliefs.take(pool), target_accuracy=target_accuracy, num_prompts=num_prompts, generator=generator
-        )
+    if selector in ("posterior", "posterior_thompson", "beta_thompson"):
+        is_learned = selector != "beta_thompson"
+        prior = prior_estimates if is_learned else np.full(len(estimates), MOPPS_PRIOR_MEAN)
+        strength = MOPPS_PRIOR_STRENGTH
+        if is_learned:
+            strength = fit_prior_strength(outcomes) if prior_strength is None else prior_strength
+        beliefs = posterior_beliefs(prior, outcomes, prior_strength=strength, half_life=half_life).take(pool)
+        if selector == "posterior":
+            return posterior(beliefs, num_prompts=num_prompts)
+        return thompson(beliefs, target_accuracy=target_accuracy, num_prompts=num_prompts, generator=generator)
     accuracies, ages = last_measured(outcomes, len(estimates))
     return pass_rate_variance(
         accuracies[pool],
@@ -191,6 +237,26 @@ def _choose(
         retest_after=settings.retest_after,
         generator=generator,
     )
+
+
+def _needed(settings: SelectorSettings | None, selector: Selector) -> SelectorSettings:
+    if settings is None:
+        raise ValueError(f"selector {selector!r} needs settings: give build_schedule its SelectorSettings")
+    return settings
+
+
+def _num_oversampled(
+    num_prompts_total: int, num_prompts: int, settings: SelectorSettings, outcomes: Outcomes
+) -> tuple[int, int]:
+    """Of `dynamic_sampling`: the most prompts that any round rolls out, and those that this one does."""
+    wanted = num_prompts_to_roll_out(
+        outcomes,
+        num_prompts=num_prompts,
+        max_oversampling=settings.max_oversampling,
+        half_life=settings.outcome_half_life,
+    )
+    most = min(math.floor(settings.max_oversampling * num_prompts), num_prompts_total)
+    return most, min(wanted, most)
 
 
 def _check_sizes(num_prompts_total: int, *, num_prompts: int, candidate_pool_size: int) -> None:
@@ -205,47 +271,3 @@ def _check_sizes(num_prompts_total: int, *, num_prompts: int, candidate_pool_siz
             f"scheduling.candidate_pool_size = {candidate_pool_size} is below scheduling.num_prompts = {num_prompts}: "
             "make it at least that large, or 0 to select among all prompts"
         )
-
-
-def _candidates(
-    num_prompts_total: int,
-    audit: Int[np.ndarray, " num_audit"],
-    candidate_pool_size: int,
-    round_number: int,
-    experiment_seed: int,
-) -> Int[np.ndarray, " num_candidates"]:
-    """The round's uniform candidates without the audit slice, in ascending order, so that ties go by lower index."""
-    is_candidate = np.ones(num_prompts_total, dtype=bool)
-    if 0 < candidate_pool_size < num_prompts_total:
-        generator = derive_generator(experiment_seed, "candidates", round_number)
-        pool = generator.choice(num_prompts_total, size=candidate_pool_size, replace=False, shuffle=False)
-        is_candidate[:] = False
-        is_candidate[pool] = True
-    is_candidate[audit] = False
-    return np.flatnonzero(is_candidate)
-
-
-def _uniform_besides(
-    audit: Int[np.ndarray, " num_audit"],
-    num_prompts_total: int,
-    count: int,
-    round_number: int,
-    experiment_seed: int,
-) -> Int[np.ndarray, " count"]:
-    """The round's part of the epoch-aware stream, prompts of the audit slice replaced by others drawn uniformly."""
-    drawn = uniform_positions(
-        num_prompts_total,
-        experiment_seed=experiment_seed,
-        stream="uniform",
-        start=(round_number - 1) * count,
-        count=count,
-    )
-    is_repeat = np.isin(drawn, audit)
-    if is_repeat.any():
-        is_left = np.ones(num_prompts_total, dtype=bool)
-        is_left[audit] = False
-        is_left[drawn] = False
-        generator = derive_generator(experiment_seed, "substitutes", round_number)
-        drawn = drawn.copy()
-        drawn[is_repeat] = generator.choice(np.flatnonzero(is_left), size=int(is_repeat.sum()), replace=False)
-    return drawn

@@ -118,13 +118,15 @@ def posterior(beliefs: Beliefs, *, num_prompts: int) -> Int[np.ndarray, " num_pr
     return smallest(-expected_reward_variance(beliefs), num_prompts)
 
 
-def beta_thompson(
+def thompson(
     beliefs: Beliefs, *, target_accuracy: float, num_prompts: int, generator: np.random.Generator
 ) -> Int[np.ndarray, " num_prompts"]:
     """The prompts whose accuracy, drawn once from what is believed of each, is nearest to the target.
 
-    Source: Thompson sampling of MoPPS, https://arxiv.org/abs/2507.04632, where beliefs are those of
-    `posterior_beliefs` with the uniform prior.
+    A prompt of which little is known is taken now and then, and remembered: it needs no share of places to explore.
+
+    Source: Thompson sampling of MoPPS, https://arxiv.org/abs/2507.04632, which is `beta_thompson`: its beliefs start
+    from a uniform prior. `posterior_thompson` is ours: its beliefs start from the estimates.
 
     Returns:
         Indices into `beliefs`, nearest draw first.
@@ -182,6 +184,36 @@ def pass_rate_variance(
     costs[np.concatenate([chosen, tests])] = np.inf
     spare = smallest(costs, num_prompts - len(chosen) - len(tests))
     return order[np.concatenate([chosen, tests, spare])]
+
+
+def oracle(
+    measured_accuracies: Float[np.ndarray, " num_prompts_total"],
+    *,
+    target_accuracy: float,
+    num_prompts: int,
+    generator: np.random.Generator,
+) -> Int[np.ndarray, " num_prompts"]:
+    """The prompts whose accuracy, measured on completions that are not trained on, is nearest to the target.
+
+    What choosing could save at most, not a rule to train by: measuring costs more than the round. It is as good as the
+    number of measured completions; with few it has a winner's curse of its own. Ties are broken at random, because
+    measured accuracies have few values.
+
+    Args:
+        measured_accuracies: of each prompt, NaN where none could be measured: taken last.
+        target_accuracy: τ.
+        num_prompts: how many to take.
+        generator: of this round alone.
+
+    Returns:
+        Indices into `measured_accuracies`, nearest first.
+
+    Raises:
+        ValueError: `num_prompts` is negative or above the number of prompts.
+    """
+    order = generator.permutation(len(measured_accuracies))
+    distances = np.abs(measured_accuracies[order] - target_accuracy)
+    return order[smallest(np.where(np.isnan(distances), np.inf, distances), num_prompts)]
 
 
 def uniform_positions(

@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
+from paced_rl.scheduling.dynamic_sampling import groups_to_train_on
 from paced_rl.scheduling.estimators import Estimator, estimate_by
 from paced_rl.scheduling.outcomes import Outcomes, no_outcomes
 from paced_rl.scheduling.schedule import Schedule, Selector, SelectorSettings, build_schedule
@@ -36,12 +37,14 @@ class SimulatedExperiment:
     """Standard deviation of what the head adds to the accuracy of a prompt, the same in every round; the sum is cut to
     [0, 1]. 0 is a perfect head."""
     learning: float
-    """Growth of a scheduled prompt's log odds, times 4p(1 − p): all of it at p = 1/2, none at 0 and 1. 0: none."""
+    """Growth of a trained prompt's log odds, times 4p(1 − p): all of it at p = 1/2, none at 0 and 1. 0: none."""
+    oracle_samples: int = 8
+    """Completions from which `oracle` knows the accuracy of a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SimulatedRound:
-    """What was scheduled in one round, by rank."""
+    """What was scheduled in one round, by rank; under `dynamic_sampling` more than the experiment's `num_prompts`."""
 
     indices: Int[np.ndarray, " num_prompts"]
     reasons: Shaped[np.ndarray, " num_prompts"]
@@ -54,6 +57,8 @@ class SimulatedRound:
     """What was true of them when they were scheduled."""
     num_correct: Int[np.ndarray, " num_prompts"]
     """Right completions of the group."""
+    is_trained: Bool[np.ndarray, " num_prompts"]
+    """False for groups that `dynamic_sampling` drops."""
 
 
 def simulate(accuracies: Float[np.ndarray, " N"], experiment: SimulatedExperiment) -> list[SimulatedRound]:
@@ -74,8 +79,14 @@ def simulate(accuracies: Float[np.ndarray, " N"], experiment: SimulatedExperimen
     rounds: list[SimulatedRound] = []
     for round_number in range(1, experiment.num_rounds + 1):
         learned = np.clip(truth + errors, 0.0, 1.0)
-        schedule, estimates = _schedule(learned, rounds, experiment)
+        measured = derive_generator(seed, "simulated_oracle", round_number).binomial(experiment.oracle_samples, truth)
+        schedule, estimates = _schedule(learned, measured / experiment.oracle_samples, rounds, experiment)
         chosen = truth[schedule.indices]
+        num_correct = derive_generator(seed, "simulated_rollouts", round_number).binomial(experiment.group_size, chosen)
+        is_trained = np.ones(len(chosen), dtype=bool)
+        if experiment.selector == "dynamic_sampling":
+            num_scored = np.full(len(chosen), experiment.group_size)
+            is_trained = groups_to_train_on(num_correct, num_scored, num_prompts=experiment.num_prompts)
         rounds.append(
             SimulatedRound(
                 indices=schedule.indices,
@@ -83,12 +94,12 @@ def simulate(accuracies: Float[np.ndarray, " N"], experiment: SimulatedExperimen
                 estimates=estimates[schedule.indices],
                 learned=learned[schedule.indices],
                 accuracies=chosen,
-                num_correct=derive_generator(seed, "simulated_rollouts", round_number).binomial(
-                    experiment.group_size, chosen
-                ),
+                num_correct=num_correct,
+                is_trained=is_trained,
             )
         )
-        truth[schedule.indices] = trained_accuracies(chosen, experiment.learning)
+        trained = schedule.indices[is_trained]
+        truth[trained] = trained_accuracies(truth[trained], experiment.learning)
     return rounds
 
 
@@ -99,7 +110,10 @@ def trained_accuracies(accuracies: Float[np.ndarray, " N"], learning: float) -> 
 
 
 def _schedule(
-    learned: Float[np.ndarray, " N"], earlier: list[SimulatedRound], experiment: SimulatedExperiment
+    learned: Float[np.ndarray, " N"],
+    measured: Float[np.ndarray, " N"],
+    earlier: list[SimulatedRound],
+    experiment: SimulatedExperiment,
 ) -> tuple[Schedule, Float[np.ndarray, " N"]]:
     """The next round's schedule and the estimates it was made from, exactly as the stage `scheduling` makes them."""
     round_number = len(earlier) + 1
@@ -130,6 +144,7 @@ def _schedule(
         settings=experiment.settings,
         outcomes=outcomes,
         prior_estimates=learned if is_posterior else estimates,
+        measured_accuracies=measured,
     )
     return schedule, estimates
 
@@ -148,9 +163,9 @@ def _outcomes(earlier: list[SimulatedRound], experiment: SimulatedExperiment) ->
     ages = np.arange(len(past), 0, -1)
     return Outcomes(
         prompt_indices=np.concatenate([simulated.indices for simulated in past]),
-        ages=np.repeat(ages, experiment.num_prompts),
+        ages=np.repeat(ages, [len(simulated.indices) for simulated in past]),
         num_correct=np.concatenate([simulated.num_correct for simulated in past]),
-        num_scored=np.full(len(past) * experiment.num_prompts, experiment.group_size),
+        num_scored=np.full(sum(len(simulated.indices) for simulated in past), experiment.group_size),
         reasons=np.concatenate([simulated.reasons for simulated in past]),
         prior_estimates=np.concatenate([simulated.learned for simulated in past]),
     )

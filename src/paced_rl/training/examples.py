@@ -26,12 +26,14 @@ class TrainingExamples:
     group_index: Int[np.ndarray, "N"]
     """Rows of one prompt's fresh group share a number."""
     is_fresh: Bool[np.ndarray, "N"]
-    """False on replayed rows: they train the policy and not the head, whose log Z correct-only replay would pull up."""
+    """False on replayed rows."""
     is_truncated: Bool[np.ndarray, "N"]
     """True where the sampler ran into the limit of tokens; `dapo` leaves these out."""
     head_weights: Float[np.ndarray, "N"]
-    """Weight of a row in the head's loss; 0 on replayed rows."""
+    """Weight of a row in the head's loss; 0 on replayed rows, which would pull log Z up, unless they are asked for."""
     embeddings: Float[np.ndarray, "N E"]
     """Prompt embedding of each row."""
+    reference_log_probs: list[np.ndarray] | None = None
+    """[N] log π_ref per completion token, nats; None where the objective needs none."""
     past: HeadRows | None = None
     """Groups of earlier rounds, for the head alone."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn.utils.rnn import pad_sequence
 
+from paced_rl.objectives.flow_balance import group_flow_log_z
 from paced_rl.objectives.policy_gradient import centred_reward, group_advantage, leave_one_out_advantage
 from paced_rl.objectives.sampler_correction import truncated_sequence_weight, truncated_token_weight
 from paced_rl.parameters import TrainingParameters
@@ -62,7 +63,7 @@ def sampler_weights(examples: TrainingExamples, parameters: TrainingParameters) 
 
 
 def advantages(examples: TrainingExamples, objective: str) -> Float[np.ndarray, "N"]:
-    """Advantage of each fresh row under a policy-gradient objective; 0 under the others, which read none.
+    """Advantage of each fresh row under a policy gradient, the normalised reward under `flowrl`; else 0, unread.
 
     `dapo` leaves truncated completions out (its overlong filter): an advantage of 0 gives neither loss nor gradient.
     They still count in the mean of their group.
@@ -70,7 +71,7 @@ def advantages(examples: TrainingExamples, objective: str) -> Float[np.ndarray, 
     advantage = np.zeros(len(examples.prompts))
     fresh = np.flatnonzero(examples.is_fresh)
     rewards, groups = torch.from_numpy(examples.rewards[fresh]), torch.from_numpy(examples.group_index[fresh])
-    if objective in ("grpo", "dapo"):
+    if objective in ("grpo", "dapo", "flowrl"):
         advantage[fresh] = group_advantage(rewards, groups, epsilon=ADVANTAGE_EPSILON).numpy()
     elif objective == "dr_grpo":
         advantage[fresh] = centred_reward(rewards, groups).numpy()
@@ -79,6 +80,33 @@ def advantages(examples: TrainingExamples, objective: str) -> Float[np.ndarray, 
     if objective == "dapo":
         advantage[examples.is_truncated] = 0.0
     return advantage
+
+
+def kl_weights(examples: TrainingExamples, parameters: TrainingParameters) -> Float[np.ndarray, "N"] | None:
+    """Weight of each row's penalty, 0 where `dapo` leaves the row out; None without a penalty."""
+    if parameters.kl_coefficient == 0:
+        return None
+    is_filtered = examples.is_truncated & (parameters.objective == "dapo")
+    return np.where(is_filtered, 0.0, parameters.kl_coefficient)
+
+
+def mean_log_probs(log_probs: list[np.ndarray]) -> Float[np.ndarray, "N"]:
+    """Mean over the tokens of each completion, nats."""
+    return np.array([float(values.mean(dtype=np.float64)) for values in log_probs])
+
+
+def flow_log_z(examples: TrainingExamples, parameters: TrainingParameters) -> Float[np.ndarray, "N"] | None:
+    """log Ẑ of each row's group under `gflowrl`, the same for all steps of a round; None under the others."""
+    if parameters.objective != "gflowrl" or examples.reference_log_probs is None:
+        return None
+    log_z = group_flow_log_z(
+        behaviour_mean_log_prob=torch.from_numpy(mean_log_probs(examples.behaviour_log_probs)),
+        reference_mean_log_prob=torch.from_numpy(mean_log_probs(examples.reference_log_probs)),
+        reward=torch.tensor(examples.rewards),  # a copy: columns of a table are read-only
+        group_index=torch.tensor(examples.group_index),
+        reward_scale=parameters.reward_scale,
+    )
+    return np.asarray(log_z)
 
 
 def length_normaliser(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch.nn import functional as F
 
+from paced_rl.generation.truncation import keep_likeliest
 from paced_rl.objectives.log_probs import token_log_probs
 from paced_rl.policies import LoadedPolicy
 from paced_rl.training.packing import PackedBatch, pack_batches
@@ -35,12 +36,14 @@ def shared_length(model: "PreTrainedModel") -> int:
 
 
 def completion_log_probs(
-    model: "PreTrainedModel", batch: PackedBatch, *, temperature: float
+    model: "PreTrainedModel", batch: PackedBatch, *, temperature: float, top_k: int = 0, top_p: float = 1.0
 ) -> Float[torch.Tensor, "B T"]:
     """log π of each completion token, laid out like `batch.completion_mask`; 0 outside of it.
 
     Args:
         temperature: logits are divided by it, so that π is the distribution completions were sampled from.
+        top_k: leaves unlikely tokens out of π, see `keep_likeliest`; for comparing with a sampler, without gradient.
+        top_p: the same.
     """
     with _projecting_only(model, batch.predictors):
         logits = model(
@@ -49,8 +52,20 @@ def completion_log_probs(
             position_ids=batch.position_ids,
             use_cache=False,
         ).logits
+    if top_k > 0 or top_p < 1:
+        logits = _renormalised(logits.float() / temperature, batch.completion_ids[None], top_k=top_k, top_p=top_p)
+        temperature = 1.0
     log_probs = token_log_probs(logits, batch.completion_ids[None], temperature=temperature)
     return log_probs.new_zeros(batch.completion_mask.shape).masked_scatter(batch.completion_mask, log_probs)
+
+
+def _renormalised(
+    logits: Float[torch.Tensor, "B T V"], token_ids: Int[torch.Tensor, "B T"], *, top_k: int, top_p: float
+) -> Float[torch.Tensor, "B T V"]:
+    """Logits of what was drawn from. A drawn token counts as kept: at the edge, rounding decides which tokens are, and
+    a sampler's decision the other way must show as the small difference that it is."""
+    kept = keep_likeliest(logits, top_k=top_k, top_p=top_p)
+    return kept.scatter(-1, token_ids[..., None], logits.gather(-1, token_ids[..., None]))
 
 
 @contextmanager
@@ -75,9 +90,11 @@ def score_completions(
     *,
     temperature: float,
     max_tokens_per_forward: int,
+    top_k: int = 0,
+    top_p: float = 1.0,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[np.ndarray]:
-    """Per-token log-probabilities of each completion, without gradient.
+    """Per-token log-probabilities of each completion, without gradient; arguments as of `completion_log_probs`.
 
     Returns:
         [N] arrays of float32, each as long as its completion, in nats.
@@ -93,8 +110,8 @@ def score_completions(
     )
     with torch.inference_mode():
         for batch in batches:
-            log_probs = completion_log_probs(policy.model, batch, temperature=temperature).float().cpu().numpy()
-            for row, values in zip(batch.rows, log_probs, strict=True):
+            log_probs = completion_log_probs(policy.model, batch, temperature=temperature, top_k=top_k, top_p=top_p)
+            for row, values in zip(batch.rows, log_probs.float().cpu().numpy(), strict=True):
                 scored[row] = values[: len(completions[row])].copy()
             if on_progress is not None:
                 on_progress(len(batch.rows))

@@ -1,7 +1,7 @@
 """One round of training: the policy's steps on the chosen objective, and the log-Z head's on the same residual."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,22 @@ from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.objectives.trajectory_balance import best_log_z
 from paced_rl.parameters import TrainingParameters
 from paced_rl.training.examples import TrainingExamples
+from paced_rl.training.head_targets import head_rows
 from paced_rl.training.head_training import HeadRows, NonFiniteLossError, head_step
+from paced_rl.training.learning_rate import learning_rate_of_round
 from paced_rl.training.packing import PackedBatch, pack_batches
-from paced_rl.training.policy_losses import POLICY_LOSSES, LossInputs, LossOutputs
-from paced_rl.training.row_terms import SamplerWeights, advantages, length_normaliser, minibatches, sampler_weights
+from paced_rl.training.policy_losses import POLICY_LOSSES, LossInputs
+from paced_rl.training.row_terms import (
+    SamplerWeights,
+    advantages,
+    flow_log_z,
+    kl_weights,
+    length_normaliser,
+    minibatches,
+    sampler_weights,
+)
 from paced_rl.training.scoring import completion_log_probs, shared_length
+from paced_rl.training.step_metrics import StepSums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,30 +57,29 @@ class _RowTerms:
 
     advantage: Float[np.ndarray, "N"]
     sampler_weights: SamplerWeights | None
+    kl_weight: Float[np.ndarray, "N"] | None
     length_normaliser: float | None = None
     group_log_z: Float[np.ndarray, "N"] | None = None
-    """Best log Z of the row's group under the policy before the step; only under `vargrad`, only on the step's rows."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _StepSums:
-    """Sums over the micro-batches of one optimiser step."""
-
-    loss: float = 0.0
-    residual: float = 0.0
-    clipped: float = 0.0
-    log_ratio: float = 0.0
-    num_fresh: int = 0
-    per_row: dict[int, float] = field(default_factory=dict)
-    """Row → log π_θ of its completion, before the step."""
+    """log Z of the row's group: under `vargrad` the best for the policy before the step, on the step's rows alone;
+    under `gflowrl` the round's; None takes the head's."""
 
 
 def make_optimizers(
-    model: torch.nn.Module, head: LogPartitionHead, parameters: TrainingParameters
+    model: torch.nn.Module, head: LogPartitionHead, parameters: TrainingParameters, *, round_number: int = 1
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """AdamW for the policy, Adam for the head: two learning rates (docs/paper_map.md says why)."""
+    """AdamW for the policy, Adam for the head: two learning rates (docs/paper_map.md says why).
+
+    Args:
+        model: its parameters that take a gradient are trained.
+        head: the log-Z head.
+        parameters: of the training.
+        round_number: the round whose learning rate the policy gets.
+    """
     policy_optimizer = torch.optim.AdamW(
-        model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=learning_rate_of_round(parameters, round_number),
+        weight_decay=parameters.weight_decay,
+        fused=True,
     )
     return policy_optimizer, torch.optim.Adam(head.parameters(), lr=parameters.log_z_learning_rate, fused=True)
 
@@ -79,8 +89,8 @@ def train_round(
 ) -> list[dict[str, float | int | None]]:
     """Trains policy and head on one round's batch, in place.
 
-    Each minibatch gives the policy one step on its objective and the head one step on the trajectory-balance residual
-    of the fresh rows; `log_z_epochs − 1` further passes train the head alone, on the same rows and those of the past.
+    Each minibatch gives the policy one step on its objective and the head one step on the balance residual of the rows
+    that count for it; `log_z_epochs − 1` further passes train the head alone, on the same rows and those of the past.
 
     Returns:
         One row per optimiser step, in order: the columns of `training_metrics` that are known here.
@@ -90,7 +100,10 @@ def train_round(
     """
     parameters = trainer.parameters
     terms = _RowTerms(
-        advantage=advantages(examples, parameters.objective), sampler_weights=sampler_weights(examples, parameters)
+        advantage=advantages(examples, parameters.objective),
+        sampler_weights=sampler_weights(examples, parameters),
+        kl_weight=kl_weights(examples, parameters),
+        group_log_z=flow_log_z(examples, parameters),
     )
     head_weights = examples.head_weights
     if terms.sampler_weights is not None and parameters.importance_correction == "sequence":
@@ -98,39 +111,52 @@ def train_round(
     metrics: list[dict[str, float | int | None]] = []
     behaviour_sequence = np.array([float(values.sum()) for values in examples.behaviour_log_probs])
     policy_sequence = behaviour_sequence.copy()
+
+    def rows_of_head() -> HeadRows:
+        return head_rows(
+            examples,
+            weights=head_weights,
+            normalised_reward=terms.advantage,
+            policy_sequence=policy_sequence,
+            behaviour_sequence=behaviour_sequence,
+            parameters=parameters,
+        )
+
     trainer.model.eval()  # no dropout: the ratio π_θ/π_old is of the two policies, not of two dropout masks
     for epoch in range(parameters.num_epochs):
         for rows in minibatches(examples, parameters, seed=trainer.seed, epoch=epoch):
             sums, gradient_norm = _policy_step(trainer, examples, terms, rows)
             for row, value in sums.per_row.items():
                 policy_sequence[row] = value
-            fresh = _head_rows(
-                examples, head_weights, behaviour_sequence - policy_sequence, parameters.reward_temperature
-            )
-            log_z_loss = head_step(trainer.head, trainer.head_optimizer, fresh.take(rows))
-            step = _step_metrics(trainer, examples, rows, sums, gradient_norm, log_z_loss, epoch)
-            metrics.append(step | _correction_metrics(terms, rows))
+            log_z_loss = head_step(trainer.head, trainer.head_optimizer, rows_of_head().take(rows))
+            step = {
+                "epoch": epoch,
+                "log_z_loss": log_z_loss,
+                "gradient_norm": gradient_norm,
+                "learning_rate": float(trainer.policy_optimizer.param_groups[0]["lr"]),
+            }
+            metrics.append(step | sums.metrics(examples, rows, parameters) | _correction_metrics(terms, rows))
             if on_progress is not None:
                 on_progress(len(rows))
-    head_rows = _head_rows(examples, head_weights, behaviour_sequence - policy_sequence, parameters.reward_temperature)
+    of_further_passes = rows_of_head()
     if examples.past is not None:
-        head_rows += examples.past
+        of_further_passes += examples.past
     for _ in range(parameters.log_z_epochs - 1):
-        head_step(trainer.head, trainer.head_optimizer, head_rows)
+        head_step(trainer.head, trainer.head_optimizer, of_further_passes)
     return metrics
 
 
 def _policy_step(
     trainer: Trainer, examples: TrainingExamples, terms: _RowTerms, rows: np.ndarray
-) -> tuple[_StepSums, float]:
+) -> tuple[StepSums, float]:
     """One optimiser step of the policy on the mean loss of `rows`; returns the sums and the norm before clipping."""
     objective = trainer.parameters.objective
     terms = replace(
         terms,
         length_normaliser=length_normaliser(examples, rows, objective=objective, max_new_tokens=trainer.max_new_tokens),
-        group_log_z=_group_log_z(trainer, examples, rows) if objective == "vargrad" else None,
+        group_log_z=_group_log_z(trainer, examples, rows) if objective == "vargrad" else terms.group_log_z,
     )
-    sums = _StepSums()
+    sums = StepSums()
     trainer.policy_optimizer.zero_grad(set_to_none=True)
     for batch in _pack(trainer, examples, rows):
         _accumulate(trainer, examples, terms, batch, rows[batch.rows], sums, num_rows=len(rows))
@@ -183,7 +209,7 @@ def _accumulate(
     terms: _RowTerms,
     batch: PackedBatch,
     rows: np.ndarray,
-    sums: _StepSums,
+    sums: StepSums,
     *,
     num_rows: int,
 ) -> None:
@@ -191,6 +217,7 @@ def _accumulate(
     device = trainer.model.device
     is_per_token = trainer.parameters.importance_correction == "token"
     weights = None if terms.sampler_weights is None else _on_device(terms.sampler_weights.values[rows], device)
+    reference = examples.reference_log_probs
     inputs = LossInputs(
         policy_log_probs=completion_log_probs(trainer.model, batch, temperature=trainer.sampling_temperature),
         behaviour_log_probs=_pad_log_probs(batch, [examples.behaviour_log_probs[i] for i in rows]),
@@ -200,18 +227,20 @@ def _accumulate(
         log_z=_log_z(trainer, examples, terms, rows),
         length_normaliser=terms.length_normaliser,
         token_weight=weights[:, : batch.completion_mask.shape[1]] if weights is not None and is_per_token else None,
+        reference_log_probs=None if reference is None else _pad_log_probs(batch, [reference[i] for i in rows]),
+        kl_weight=None if terms.kl_weight is None else _on_device(terms.kl_weight[rows], device),
     )
     outputs = POLICY_LOSSES[trainer.parameters.objective](inputs, trainer.parameters)
     if weights is not None and not is_per_token:
         outputs = replace(outputs, loss=outputs.loss * weights[:, 0])
     (outputs.loss.sum() / num_rows).backward()
-    _add_to_sums(sums, inputs, outputs, rows, examples.is_fresh[rows])
+    sums.add(inputs, outputs, rows, examples.is_fresh[rows])
 
 
 def _log_z(
     trainer: Trainer, examples: TrainingExamples, terms: _RowTerms, rows: np.ndarray
 ) -> Float[torch.Tensor, "B"]:
-    """Constants: the group's best where the step has it, else the head's."""
+    """Constants: the group's where the step has one, else the head's."""
     device = trainer.model.device
     if terms.group_log_z is not None:
         return _on_device(terms.group_log_z[rows], device)
@@ -231,58 +260,7 @@ def _pad_log_probs(batch: PackedBatch, log_probs: list[np.ndarray]) -> Float[tor
     return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
 
-def _add_to_sums(
-    sums: _StepSums, inputs: LossInputs, outputs: LossOutputs, rows: np.ndarray, is_fresh: np.ndarray
-) -> None:
-    mask = inputs.completion_mask
-    policy = sequence_log_prob(inputs.policy_log_probs.detach(), mask).cpu().numpy().astype(np.float64)
-    behaviour = sequence_log_prob(inputs.behaviour_log_probs, mask).cpu().numpy().astype(np.float64)
-    sums.loss += float(outputs.loss.detach().sum())
-    sums.residual += float(outputs.residual.sum()) if outputs.residual is not None else 0.0
-    sums.clipped += float(outputs.clipped_fraction) * int(mask.sum()) if outputs.clipped_fraction is not None else 0.0
-    sums.log_ratio += float((behaviour - policy)[is_fresh].sum())
-    sums.num_fresh += int(is_fresh.sum())
-    sums.per_row.update(zip(rows.tolist(), policy.tolist(), strict=True))
-
-
-def _head_rows(
-    examples: TrainingExamples,
-    weights: Float[np.ndarray, "N"],
-    log_ratio: Float[np.ndarray, "N"],
-    reward_temperature: float,
-) -> HeadRows:
-    """What each completion of the batch asks of the head; `log_ratio` is log π_old − log π_θ of the completion."""
-    return HeadRows(
-        embeddings=examples.embeddings, targets=log_ratio + examples.rewards / reward_temperature, weights=weights
-    )
-
-
 def _correction_metrics(terms: _RowTerms, rows: np.ndarray) -> dict[str, float | None]:
     if terms.sampler_weights is None:
         return {"mean_importance_correction": None, "capped_correction_fraction": None}
     return terms.sampler_weights.metrics(rows)
-
-
-def _step_metrics(
-    trainer: Trainer,
-    examples: TrainingExamples,
-    rows: np.ndarray,
-    sums: _StepSums,
-    gradient_norm: float,
-    log_z_loss: float,
-    epoch: int,
-) -> dict[str, float | int | None]:
-    is_balance, is_clipped = trainer.parameters.is_trajectory_balance, trainer.parameters.is_clipped
-    num_tokens = int(sum(len(examples.completions[i]) for i in rows))
-    return {
-        "epoch": epoch,
-        "num_completions": len(rows),
-        "num_replayed": int((~examples.is_fresh[rows]).sum()),
-        "num_tokens": num_tokens,
-        "policy_loss": sums.loss / len(rows),
-        "log_z_loss": log_z_loss,
-        "gradient_norm": gradient_norm,
-        "mean_residual": sums.residual / len(rows) if is_balance else None,
-        "kl_behaviour_policy": sums.log_ratio / max(1, sums.num_fresh),
-        "clip_fraction": sums.clipped / num_tokens if is_clipped else None,
-    }

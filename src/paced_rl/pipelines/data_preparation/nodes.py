@@ -71,16 +71,12 @@ def _prompts_of(parameters: DataPreparationParameters, *, seed: int) -> list[Pro
     from paced_rl.datasets.prompt_files import read_rows
     from paced_rl.prompts.countdown import countdown_prompts
     from paced_rl.prompts.files import prompts_from_rows
+    from paced_rl.prompts.reasoning_gym import reasoning_gym_prompts
 
     if parameters.source == "countdown":
-        return countdown_prompts(
-            **parameters.countdown.model_dump(),
-            num_train=parameters.num_train,
-            num_audit=parameters.num_audit,
-            num_validation=parameters.num_validation,
-            num_test=parameters.num_test,
-            seed=seed,
-        )
+        return countdown_prompts(**parameters.countdown.model_dump(), **parameters.split_sizes, seed=seed)
+    if parameters.source == "reasoning_gym":
+        return reasoning_gym_prompts(**parameters.reasoning_gym.model_dump(), **parameters.split_sizes, seed=seed)
     return prompts_from_rows(
         read_rows(Path(parameters.source)),
         source=parameters.source,

@@ -10,7 +10,7 @@ from paced_rl.parameters import (
     TrainingParameters,
     VerificationParameters,
 )
-from paced_rl.pipelines.columns import arguments_of, embeddings_of, empty_table
+from paced_rl.pipelines.columns import accuracies_of_head, arguments_of, embeddings_of, empty_table
 from paced_rl.progress import progress_bar
 from paced_rl.schemas import EVALUATION
 from paced_rl.seeds import derive_seed
@@ -59,7 +59,6 @@ def evaluate_policy(
     import numpy as np
 
     from paced_rl.objectives.estimate import estimate_in_batches
-    from paced_rl.scheduling.estimates import estimated_accuracy
     from paced_rl.training.head_state import load_head
 
     rows = _evaluate(
@@ -75,7 +74,7 @@ def evaluate_policy(
     embeddings = embeddings_of(prompt_embeddings, ids)
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
     log_z = estimate_in_batches(head, [(ids, np.stack([embeddings[prompt_id] for prompt_id in ids]))])
-    return rows.assign(estimated_accuracy=estimated_accuracy(log_z, training.reward_temperature))[EVALUATION.names]
+    return rows.assign(estimated_accuracy=accuracies_of_head(log_z, training))[EVALUATION.names]
 
 
 def _evaluate(
@@ -92,7 +91,7 @@ def _evaluate(
 
     Seeds do not depend on the round or the experiment's name: two policies are compared on common random numbers.
     """
-    from paced_rl.generation import get_generator
+    from paced_rl.pipelines.generators import open_generator
     from paced_rl.policies import deterministic_algorithms
     from paced_rl.verifiers import verify_completions
 
@@ -104,7 +103,7 @@ def _evaluate(
         )
         for prompt_id, token_ids in zip(chosen["prompt_id"], chosen["token_ids"], strict=True)
     ]
-    generator = get_generator(rollout.backend, device=policy.device, dtype=policy.dtype, batch_size=rollout.batch_size)
+    generator = open_generator(rollout, policy)
     settings = SamplingSettings(temperature=evaluation.sampling_temperature, max_new_tokens=rollout.max_new_tokens)
     num_completions = len(requests) * evaluation.num_samples
     with progress_bar("evaluation", num_completions) as advance, deterministic_algorithms(policy.is_deterministic):

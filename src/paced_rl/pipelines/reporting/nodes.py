@@ -21,21 +21,27 @@ def summarise_round(
     verdicts: pd.DataFrame,
     training_batch: pd.DataFrame,
     training_metrics: pd.DataFrame,
+    replay_audit: pd.DataFrame,
     outcome_history: pd.DataFrame,
     evaluation_table: pd.DataFrame,
     evaluation: EvaluationParameters,
     reporting: ReportingParameters,
     round_number: int,
+    measured_accuracies: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """One row: counts, tokens, accuracies, calibration on the uniformly drawn prompts, replay, training."""
+    """One row: counts, tokens, accuracies, calibration on the uniformly drawn prompts, replay, training.
+
+    Tokens that told the selector `oracle` of its candidates are a column apart.
+    """
     row = {
         "policy_version": round_number,
         "num_prompts": int(rollouts["prompt_id"].nunique()),
         "num_completions": len(rollouts),
         "tokens_sampled": int(rollouts["num_tokens"].sum()),
+        "tokens_measured": None if measured_accuracies is None else int(measured_accuracies["num_tokens"].sum()),
         **verdict_part(verdicts),
         **outcome_part(outcome_history, round_number=round_number, num_rounds=reporting.calibration_window),
-        **replay_part(training_batch),
+        **replay_part(training_batch, replay_audit),
         **training_part(training_metrics),
         **evaluation_part(evaluation_table, k=evaluation.num_samples),
     }
@@ -112,9 +118,8 @@ def draw_estimates(
 ) -> object:
     """The head's estimates of the train prompts before and after this round, over at most `max_histogram_prompts`."""
     from paced_rl.objectives.estimate import estimate_in_batches
-    from paced_rl.pipelines.columns import embeddings_of
+    from paced_rl.pipelines.columns import accuracies_of_head, embeddings_of
     from paced_rl.pipelines.reporting.figures import estimates_figure
-    from paced_rl.scheduling.estimates import estimated_accuracy
     from paced_rl.training.head_state import load_head
 
     train = accuracy_estimates[accuracy_estimates["split"] == Split.TRAIN]
@@ -123,11 +128,16 @@ def draw_estimates(
     embeddings = embeddings_of(prompt_embeddings, ids)
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
     log_z = estimate_in_batches(head, [(ids, np.stack([embeddings[prompt_id] for prompt_id in ids]))])
+    before, after, scheduled = (
+        accuracies_of_head(values, training) if training.is_log_z_accuracy else values
+        for values in (train["log_z"].to_numpy(), log_z, schedule["log_z"].to_numpy())
+    )
     return estimates_figure(
-        before=estimated_accuracy(train["log_z"].to_numpy(), training.reward_temperature),
-        after=estimated_accuracy(log_z, training.reward_temperature),
-        scheduled=estimated_accuracy(schedule["log_z"].to_numpy(), training.reward_temperature),
+        before=before,
+        after=after,
+        scheduled=scheduled,
         round_number=round_number,
+        is_accuracy=training.is_log_z_accuracy,
     )
 
 

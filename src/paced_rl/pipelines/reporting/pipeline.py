@@ -11,8 +11,8 @@ from paced_rl.pipelines.reporting.nodes import (
 )
 
 
-def create_pipeline() -> Pipeline:
-    """The round's tables → summary row, learning curve, figures."""
+def create_pipeline(*, is_oracle: bool = False) -> Pipeline:
+    """The round's tables → summary row, learning curve, figures; `is_oracle` counts what measuring cost."""
     return pipeline(
         [
             node(
@@ -22,11 +22,13 @@ def create_pipeline() -> Pipeline:
                     "verdicts",
                     "training_batch",
                     "training_metrics",
+                    "replay_audit",
                     "outcome_history",
                     "evaluation",
                     "params:evaluation",
                     "params:reporting",
                     "params:round",
+                    *(["measured_accuracies"] if is_oracle else []),
                 ],
                 "round_summary",
                 name="summarise_round",

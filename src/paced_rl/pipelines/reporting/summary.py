@@ -82,13 +82,18 @@ def outcome_part(outcome_history: pd.DataFrame, *, round_number: int, num_rounds
     }
 
 
-def replay_part(training_batch: pd.DataFrame) -> dict[str, Any]:
-    """How much was replayed, how old it was and how often it had been used."""
+def replay_part(training_batch: pd.DataFrame, replay_audit: pd.DataFrame) -> dict[str, Any]:
+    """How much was replayed, how old it was, how often it had been used, and what it was chosen for."""
+    audited = replay_audit[replay_audit["state"] == "replayed"]
     replayed = training_batch[training_batch["origin"] == Origin.REPLAYED]
     return {
         "num_replayed": len(replayed),
         "replay_mean_age": float(replayed["staleness"].mean()) if len(replayed) else None,
         "replay_mean_reuse_count": float(replayed["reuse_count"].mean()) if len(replayed) else None,
+        **{
+            f"replay_mean_{name}": float(audited[name].mean()) if len(audited) else None
+            for name in ("priority", "excess_priority", "log_z_shift")
+        },
     }
 
 
@@ -100,7 +105,10 @@ def training_part(training_metrics: pd.DataFrame) -> dict[str, Any]:
         "log_z_loss": float(training_metrics["log_z_loss"].mean()),
         "gradient_norm": float(training_metrics["gradient_norm"].mean()),
         "kl_behaviour_policy": float(training_metrics["kl_behaviour_policy"].iloc[-1]),
-        "mean_log_prob_gap": float(training_metrics["mean_log_prob_gap"].iloc[-1]),
+        **{
+            name: float(training_metrics[name].iloc[-1])
+            for name in ("mean_log_prob_gap", "max_log_prob_gap", "sampler_kl")
+        },
     }
 
 

@@ -1,10 +1,12 @@
 """Which prompts this round takes."""
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from paced_rl.datasets.parquet_table import TableReader
 from paced_rl.parameters import SchedulingParameters, TrainingParameters
-from paced_rl.pipelines.columns import embeddings_by_split
+from paced_rl.pipelines.columns import accuracies_of_head, embeddings_by_split
 from paced_rl.pipelines.scheduling.history import outcomes_of
 from paced_rl.types import Checkpoint, Split
 
@@ -20,7 +22,7 @@ def estimate_accuracies(
 ) -> pd.DataFrame:
     """log Z of every train and audit prompt, one pass over the stored embeddings, and its accuracy by the estimator."""
     from paced_rl.objectives.estimate import estimate_in_batches
-    from paced_rl.scheduling import estimate_by, estimated_accuracy
+    from paced_rl.scheduling import estimate_by
     from paced_rl.training.head_state import load_head
 
     prompt_ids: list[str] = []
@@ -36,13 +38,13 @@ def estimate_accuracies(
     log_z = estimate_in_batches(head, batches())
     estimates = estimate_by(
         scheduling.estimator,
-        estimated_accuracy(log_z, training.reward_temperature),
+        accuracies_of_head(log_z, training),
         outcomes=outcomes_of(
             previous_outcome_history,
             prompt_ids,
             round_number=round_number,
             num_past_rounds=scheduling.outcome_past_rounds,
-            reward_temperature=training.reward_temperature,
+            reward_temperature=training.reward_temperature if training.is_log_z_accuracy else None,
         ),
         target_accuracy=scheduling.target_accuracy,
         half_life=scheduling.outcome_half_life,
@@ -61,8 +63,12 @@ def schedule_prompts(
     training: TrainingParameters,
     round_number: int,
     seed: int,
+    measured_accuracies: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The round's prompts in the order in which they are rolled out, each with the reason why it is there."""
+    """The round's prompts in the order in which they are rolled out, each with the reason why it is there.
+
+    Only `oracle` looks at measured accuracies, and only its pipeline has them.
+    """
     from paced_rl.scheduling import SelectorSettings, build_schedule, estimated_accuracy
 
     train = accuracy_estimates[accuracy_estimates["split"] == Split.TRAIN].reset_index(drop=True)
@@ -84,6 +90,7 @@ def schedule_prompts(
             outcome_half_life=scheduling.outcome_half_life,
             retest_share=scheduling.retest_share,
             retest_after=scheduling.retest_after,
+            max_oversampling=scheduling.max_oversampling,
         ),
         outcomes=outcomes_of(
             previous_outcome_history,
@@ -95,6 +102,14 @@ def schedule_prompts(
         prior_estimates=estimated_accuracy(train["log_z"].to_numpy(), training.reward_temperature)
         if is_posterior
         else estimates,
+        measured_accuracies=None if measured_accuracies is None else _aligned(measured_accuracies, train["prompt_id"]),
     )
     scheduled = train.loc[schedule.indices, ["prompt_id", "log_z", "estimated_accuracy"]].reset_index(drop=True)
     return scheduled.assign(rank=range(len(scheduled)), reason=[str(reason) for reason in schedule.reasons])
+
+
+def _aligned(measured_accuracies: pd.DataFrame, prompt_ids: pd.Series) -> Float[np.ndarray, " num_prompts_total"]:
+    """Measured accuracy of each prompt; NaN where nothing was measured, or every verifier failed."""
+    scored = measured_accuracies[measured_accuracies["num_scored"] > 0].set_index("prompt_id")
+    accuracies = (scored["num_correct"] / scored["num_scored"]).reindex(prompt_ids)
+    return accuracies.to_numpy(dtype=np.float64)

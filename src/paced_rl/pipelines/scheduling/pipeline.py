@@ -2,13 +2,31 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
+from paced_rl.pipelines.scheduling.measurement import measure_candidates
 from paced_rl.pipelines.scheduling.nodes import estimate_accuracies, schedule_prompts
 
 
-def create_pipeline() -> Pipeline:
-    """log Z and earlier outcomes of every prompt → the round's schedule."""
+def create_pipeline(*, is_oracle: bool = False) -> Pipeline:
+    """log Z and earlier outcomes of every prompt → the round's schedule; `is_oracle` measures candidates for it."""
+    measure = node(
+        measure_candidates,
+        [
+            "accuracy_estimates",
+            "prompts",
+            "previous_policy@round",
+            "params:scheduling",
+            "params:rollout",
+            "params:verification",
+            "params:policy",
+            "params:round",
+            "params:seed",
+        ],
+        "measured_accuracies",
+        name="measure_candidates",
+    )
     return pipeline(
         [
+            *([measure] if is_oracle else []),
             node(
                 estimate_accuracies,
                 [
@@ -32,6 +50,7 @@ def create_pipeline() -> Pipeline:
                     "params:training",
                     "params:round",
                     "params:seed",
+                    *(["measured_accuracies"] if is_oracle else []),
                 ],
                 "schedule",
                 name="schedule_prompts",

@@ -16,7 +16,7 @@ def start_policy(reference_policy: Checkpoint) -> Checkpoint:
 
 
 def start_log_z_head(prompt_embeddings: TableReader, training: TrainingParameters, seed: int) -> CheckpointFiles:
-    """A head whose every estimate is `initial_accuracy`, with embeddings standardised over the train prompts."""
+    """A head whose every estimate is `initial_accuracy` (an unbounded one: log Z = 0), standardised over train prompts."""
     from paced_rl.training.head_state import head_files, new_head
 
     head = new_head(
@@ -25,6 +25,7 @@ def start_log_z_head(prompt_embeddings: TableReader, training: TrainingParameter
         reward_temperature=training.reward_temperature,
         initial_accuracy=training.initial_accuracy,
         seed=derive_seed(seed, "log_z_head"),
+        is_bounded=training.is_log_z_accuracy,
     )
     return head_files(head, policy_version=0)
 

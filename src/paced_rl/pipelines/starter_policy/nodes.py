@@ -1,4 +1,4 @@
-"""Makes the policy of the embedded default from nothing: corpus, tokenizer, random weights, pre-training."""
+"""Makes a starter policy for a generated task from nothing: corpus, tokenizer, random weights, pre-training."""
 
 import random
 
@@ -11,31 +11,45 @@ from paced_rl.seeds import derive_seed
 from paced_rl.types import CheckpointFiles, Split
 
 CHARACTERS = "0123456789 +-*/()>:"
-"""Every character of the default prompt template and of an answer."""
+"""Every character of countdown's default template and of an answer; others that a corpus has come after these."""
 MAX_POSITIONS = 128
 
 
 def make_starter_corpus(
     data_preparation: DataPreparationParameters, starter_policy: StarterPolicyParameters, seed: int
 ) -> pd.DataFrame:
-    """Puzzles with answers, in the order of training; none of them is in the audit, validation or test split.
+    """Prompts with answers, in the order of training; none of them is in the audit, validation or test split.
+
+    In the last part of the corpus some answers are right only by chance: a policy that knows more than it says.
+
+    Raises:
+        ValueError: the source is a file, for which no answers can be made, or see `entry_lines`.
+    """
+    if data_preparation.source == "countdown":
+        rows = _countdown_lines(data_preparation, starter_policy, seed)
+    elif data_preparation.source == "reasoning_gym":
+        rows = _entry_lines(data_preparation, starter_policy, seed)
+    else:
+        raise ValueError(
+            f"no starter policy can be made for data_preparation.source = {data_preparation.source!r}: its corpus "
+            "needs more prompts and answers than a file holds. Set countdown or reasoning_gym"
+        )
+    return pd.DataFrame(rows, columns=STARTER_CORPUS.names)
+
+
+def _countdown_lines(
+    data_preparation: DataPreparationParameters, starter_policy: StarterPolicyParameters, seed: int
+) -> list[dict[str, str]]:
+    """Puzzles with expressions.
 
     A line draws how many numbers, the numbers, and an expression over them; the expression's value is the target, so
-    that every answer of a puzzle is shown as often as chance finds it. In the last part of the corpus a share of the
-    answers is replaced by an expression that hits the target only by chance: a policy that knows more than it says.
+    that every answer of a puzzle is shown as often as chance finds it.
     """
     from paced_rl.prompts.countdown import countdown_prompts
     from paced_rl.training.starter_expressions import draw_expression, random_expression
 
     task = data_preparation.countdown
-    prompts = countdown_prompts(
-        **task.model_dump(),
-        num_train=data_preparation.num_train,
-        num_audit=data_preparation.num_audit,
-        num_validation=data_preparation.num_validation,
-        num_test=data_preparation.num_test,
-        seed=derive_seed(seed, "prompts"),
-    )
+    prompts = countdown_prompts(**task.model_dump(), **data_preparation.split_sizes, seed=derive_seed(seed, "prompts"))
     held_out = {
         (tuple(sorted(prompt.verifier_arguments["numbers"])), prompt.verifier_arguments["target"])
         for prompt in prompts
@@ -57,7 +71,28 @@ def make_starter_corpus(
                 "kind": "random" if is_random else "solution",
             }
         )
-    return pd.DataFrame(rows, columns=STARTER_CORPUS.names)
+    return rows
+
+
+def _entry_lines(
+    data_preparation: DataPreparationParameters, starter_policy: StarterPolicyParameters, seed: int
+) -> list[dict[str, str]]:
+    """Entries of a reasoning_gym dataset with their answers."""
+    from paced_rl.prompts.reasoning_gym import reasoning_gym_prompts
+    from paced_rl.training.starter_entries import check_lines, entry_lines
+
+    task = data_preparation.reasoning_gym.model_dump()
+    prompts = reasoning_gym_prompts(**task, **data_preparation.split_sizes, seed=derive_seed(seed, "prompts"))
+    lines = entry_lines(
+        **task,
+        held_out=[prompt.text for prompt in prompts if prompt.split != Split.TRAIN],
+        num_lines=starter_policy.num_lines,
+        mixed_share=starter_policy.mixed_share,
+        random_fraction=starter_policy.random_fraction,
+        seed=derive_seed(seed, "starter_corpus"),
+    )
+    check_lines(lines, prompts, known_characters=CHARACTERS, max_tokens=MAX_POSITIONS)
+    return lines
 
 
 def train_starter_policy(
@@ -68,7 +103,8 @@ def train_starter_policy(
     from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, folder_files
     from paced_rl.training.starter_training import train_starter
 
-    tokenizer = build_character_tokenizer(CHARACTERS)
+    others = set().union(*starter_corpus["prompt"], *starter_corpus["completion"]) - set(CHARACTERS)
+    tokenizer = build_character_tokenizer(CHARACTERS + "".join(sorted(others)))
     model = build_tiny_qwen2(
         tokenizer,
         hidden_size=starter_policy.hidden_size,

@@ -4,17 +4,14 @@ import numpy as np
 import pandas as pd
 
 from paced_rl.datasets.parquet_table import TableReader
-from paced_rl.parameters import PolicyParameters, RolloutParameters, TrainingParameters
+from paced_rl.parameters import PolicyParameters, RolloutParameters, SchedulingParameters, TrainingParameters
 from paced_rl.pipelines.columns import embeddings_of
+from paced_rl.pipelines.training.canary import check_sampler, gap_of_round, gaps_of_rollouts
+from paced_rl.pipelines.training.dropped_groups import without_dropped_groups
 from paced_rl.pipelines.training.replay_tables import entries_of
 from paced_rl.progress import progress_bar
 from paced_rl.schemas import BEHAVIOUR_LOG_PROBS, REPLAY_BUFFER, TRAINING_BATCH, TRAINING_METRICS
-from paced_rl.seeds import derive_seed
 from paced_rl.types import Checkpoint, CheckpointFiles, FinishReason, Origin, ScheduleReason
-
-
-class LogProbGapError(ValueError):
-    """Sampler and trainer disagree on the log-probabilities of the same tokens."""
 
 
 def assemble_training_batch(
@@ -24,6 +21,7 @@ def assemble_training_batch(
     prompts: pd.DataFrame,
     previous_replay_buffer: pd.DataFrame,
     training: TrainingParameters,
+    scheduling: SchedulingParameters,
     round_number: int,
 ) -> pd.DataFrame:
     """This round's scored rollouts, then the replayed ones; a rollout whose verifier failed is left out."""
@@ -36,6 +34,7 @@ def assemble_training_batch(
             f"round {round_number} has no rollout with a reward: every one of {len(verdicts)} verdicts is a "
             f"verifier_error. Look at the verdicts table, mend the verifier and run the round again"
         )
+    fresh = without_dropped_groups(fresh, schedule, scheduling)
     fresh["observed_accuracy"] = fresh.groupby("prompt_id")["reward"].transform("mean")
     fresh = fresh.merge(schedule[["prompt_id", "reason", "estimated_accuracy"]], on="prompt_id", validate="many_to_one")
     token_ids = prompts[["prompt_id", "token_ids"]].rename(columns={"token_ids": "prompt_token_ids"})
@@ -67,38 +66,33 @@ def assemble_training_batch(
 def score_training_batch(
     training_batch: pd.DataFrame,
     behaviour_policy: Checkpoint,
+    reference_policy: Checkpoint,
     training: TrainingParameters,
     rollout: RolloutParameters,
     policy: PolicyParameters,
 ) -> pd.DataFrame:
-    """log π_old of every row by the trainer, and how far the sampler's own figures are from it.
+    """log π_old of every row by the trainer, how far the sampler's own figures are from it, and log π_ref if needed.
 
     Raises:
         LogProbGapError: the gap of the fresh rows says that the sampler did not run this policy.
     """
-    from paced_rl.policies import deterministic_algorithms, open_policy
-    from paced_rl.training.scoring import score_completions
-
-    completions = training_batch["completion_token_ids"].to_list()
-    with progress_bar("score", len(training_batch)) as advance, deterministic_algorithms(policy.is_deterministic):
-        scored = score_completions(
-            open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype),
-            training_batch["prompt_token_ids"].to_list(),
-            completions,
-            temperature=rollout.sampling_temperature,
-            max_tokens_per_forward=training.max_tokens_per_forward,
-            on_progress=advance,
-        )
+    scorers = [behaviour_policy, *([reference_policy] if training.needs_reference else [])]
+    scored, *of_reference = _scores(training_batch, scorers, training=training, rollout=rollout, policy=policy)
     is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
     sampled = [np.asarray(values, dtype=np.float64) for values in training_batch["sampler_log_probs"]]
-    gaps = [np.abs(ours - theirs) for ours, theirs in zip(scored, sampled, strict=True)]
-    mean_gap = float(np.concatenate([gap for gap, fresh in zip(gaps, is_fresh, strict=True) if fresh]).mean())
-    if not mean_gap <= training.max_log_prob_gap:
-        raise LogProbGapError(
-            f"sampler and trainer differ by {mean_gap:.4g} nats per token on average, above "
-            f"training.max_log_prob_gap = {training.max_log_prob_gap}: the sampler does not run the policy it should. "
-            f"Nothing was trained; sample again with --from-nodes=sample_rollouts --runner-params=force=True"
+    as_sampled = scored
+    if rollout.is_truncated:  # the sampler's figures are of the kept tokens alone, which π_old is not
+        (as_sampled,) = _scores(
+            training_batch,
+            [behaviour_policy],
+            training=training,
+            rollout=rollout,
+            policy=policy,
+            top_k=rollout.top_k,
+            top_p=rollout.top_p,
         )
+    gaps = gaps_of_rollouts(training_batch, as_sampled)
+    check_sampler(gap_of_round(training_batch, gaps), training=training, rollout=rollout, policy=policy)
     if training.replay_behaviour == "stored":
         scored = [
             ours if fresh else theirs.astype(np.float32)
@@ -108,11 +102,42 @@ def score_training_batch(
         {
             "rollout_id": training_batch["rollout_id"],
             "behaviour_log_probs": scored,
-            "mean_log_prob_gap": [float(gap.mean()) for gap in gaps],
-            "max_log_prob_gap": [float(gap.max()) for gap in gaps],
+            **gaps,
+            "reference_log_probs": of_reference[0] if of_reference else [None] * len(scored),
         },
         columns=BEHAVIOUR_LOG_PROBS.names,
     )
+
+
+def _scores(
+    training_batch: pd.DataFrame,
+    policies: list[Checkpoint],
+    *,
+    training: TrainingParameters,
+    rollout: RolloutParameters,
+    policy: PolicyParameters,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> list[list[np.ndarray]]:
+    """Log-probabilities of every row's tokens under each of the policies."""
+    from paced_rl.policies import deterministic_algorithms, open_policy
+    from paced_rl.training.scoring import score_completions
+
+    num_rows = len(training_batch) * len(policies)
+    with progress_bar("score", num_rows) as advance, deterministic_algorithms(policy.is_deterministic):
+        return [
+            score_completions(
+                open_policy(checkpoint, device=policy.device, dtype=policy.dtype),
+                training_batch["prompt_token_ids"].to_list(),
+                training_batch["completion_token_ids"].to_list(),
+                temperature=rollout.sampling_temperature,
+                max_tokens_per_forward=training.max_tokens_per_forward,
+                top_k=top_k,
+                top_p=top_p,
+                on_progress=advance,
+            )
+            for checkpoint in policies
+        ]
 
 
 def train_policy(
@@ -121,6 +146,7 @@ def train_policy(
     previous_outcome_history: pd.DataFrame,
     prompt_embeddings: TableReader,
     behaviour_policy: Checkpoint,
+    reference_policy: Checkpoint,
     log_z_head: Checkpoint,
     optimizer_state: Checkpoint,
     training: TrainingParameters,
@@ -136,13 +162,15 @@ def train_policy(
 
     trainer, loaded = open_trainer(
         behaviour_policy,
+        reference_policy,
         log_z_head,
         optimizer_state,
         training=training,
         policy=policy,
         sampling_temperature=rollout.sampling_temperature,
         max_new_tokens=rollout.max_new_tokens,
-        seed=derive_seed(seed, "training", round_number),
+        round_number=round_number,
+        experiment_seed=seed,
     )
     wanted = pd.concat([training_batch["prompt_id"], previous_outcome_history["prompt_id"]])
     embeddings = embeddings_of(prompt_embeddings, wanted)
@@ -152,25 +180,19 @@ def train_policy(
     with progress_bar("train", num_rows) as advance, deterministic_algorithms(policy.is_deterministic):
         rows = train_round(trainer, examples, on_progress=advance)
     first_step = int(optimizer_state.metadata["optimizer_step"])
-    gap = _mean_gap(training_batch, behaviour_log_probs)
     metrics = pd.DataFrame(rows).assign(
-        optimizer_step=range(first_step + 1, first_step + 1 + len(rows)), mean_log_prob_gap=gap
+        optimizer_step=range(first_step + 1, first_step + 1 + len(rows)),
+        **gap_of_round(training_batch, behaviour_log_probs),
     )
     files = trainer_files(
         trainer,
         loaded,
         behaviour_policy.folder,
+        has_adapter=policy.lora_rank > 0,
         policy_version=round_number,
         optimizer_step=first_step + len(rows),
     )
     return *files, metrics[TRAINING_METRICS.names]
-
-
-def _mean_gap(training_batch: pd.DataFrame, behaviour_log_probs: pd.DataFrame) -> float:
-    """Mean |sampler − trainer| per token over the fresh rows, in nats."""
-    is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
-    num_tokens = training_batch["completion_token_ids"].map(len).to_numpy()[is_fresh]
-    return float(np.average(behaviour_log_probs["mean_log_prob_gap"].to_numpy()[is_fresh], weights=num_tokens))
 
 
 def update_replay_buffer(

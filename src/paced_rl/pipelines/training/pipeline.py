@@ -8,10 +8,11 @@ from paced_rl.pipelines.training.nodes import (
     train_policy,
     update_replay_buffer,
 )
+from paced_rl.pipelines.training.replay_audit import audit_replay
 
 
 def create_pipeline() -> Pipeline:
-    """Rollouts, verdicts and replay → batch → scored batch → next policy, head, optimiser state, replay buffer."""
+    """Rollouts, verdicts, replay → batch → scored batch → next policy, head, optimiser state, replay and its audit."""
     return pipeline(
         [
             node(
@@ -23,6 +24,7 @@ def create_pipeline() -> Pipeline:
                     "prompts",
                     "previous_replay_buffer@round",
                     "params:training",
+                    "params:scheduling",
                     "params:round",
                 ],
                 "training_batch",
@@ -30,7 +32,14 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 score_training_batch,
-                ["training_batch", "previous_policy@round", "params:training", "params:rollout", "params:policy"],
+                [
+                    "training_batch",
+                    "previous_policy@round",
+                    "reference_policy",
+                    "params:training",
+                    "params:rollout",
+                    "params:policy",
+                ],
                 "behaviour_log_probs",
                 name="score_training_batch",
             ),
@@ -42,6 +51,7 @@ def create_pipeline() -> Pipeline:
                     "previous_outcome_history@round",
                     "prompt_embeddings",
                     "previous_policy@round",
+                    "reference_policy",
                     "previous_log_z_head@round",
                     "previous_optimizer_state@round",
                     "params:training",
@@ -58,6 +68,18 @@ def create_pipeline() -> Pipeline:
                 ["training_batch", "previous_replay_buffer@round", "params:training", "params:round"],
                 "replay_buffer",
                 name="update_replay_buffer",
+            ),
+            node(
+                audit_replay,
+                [
+                    "training_batch",
+                    "previous_replay_buffer@round",
+                    "params:training",
+                    "params:rollout",
+                    "params:round",
+                ],
+                "replay_audit",
+                name="audit_replay",
             ),
         ],
         tags="training",

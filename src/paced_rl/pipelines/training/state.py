@@ -12,6 +12,8 @@ import torch
 from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
 from paced_rl.policies import LoadedPolicy, open_policy, policy_files
+from paced_rl.policies.lora import AdapterSettings, adapter_files, merge_adapter, open_adapter
+from paced_rl.seeds import derive_seed
 from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.head_state import head_files, load_head
 from paced_rl.training.head_training import HeadRows, past_rows
@@ -25,6 +27,7 @@ HEAD_OPTIMIZER = "log_z_optimizer.safetensors"
 
 def open_trainer(
     behaviour_policy: Checkpoint,
+    reference_policy: Checkpoint,
     log_z_head: Checkpoint,
     optimizer_state: Checkpoint,
     *,
@@ -32,14 +35,30 @@ def open_trainer(
     policy: PolicyParameters,
     sampling_temperature: float,
     max_new_tokens: int,
-    seed: int,
+    round_number: int,
+    experiment_seed: int,
 ) -> tuple[Trainer, LoadedPolicy]:
-    """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off."""
-    # Sampling and scoring have the policy open already; copying its weights takes a sixth of reading them again.
-    shared = open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype)
-    loaded = replace(shared, model=copy.deepcopy(shared.model))
+    """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off.
+
+    With `policy.lora_rank` that copy is the reference policy with the behaviour policy's adapter.
+
+    Raises:
+        ValueError: the head is not of the form that the objective trains, or an optimiser's state does not fit.
+    """
+    if policy.lora_rank:
+        loaded = _open_with_adapter(behaviour_policy, reference_policy, policy=policy, experiment_seed=experiment_seed)
+    else:
+        # Sampling and scoring have the policy open already; copying its weights takes a sixth of reading them again.
+        shared = open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype)
+        loaded = replace(shared, model=copy.deepcopy(shared.model))
     head = load_head(log_z_head, reward_temperature=training.reward_temperature)
-    policy_optimizer, head_optimizer = make_optimizers(loaded.model, head, training)
+    if head.is_bounded != training.is_log_z_accuracy:
+        raise ValueError(
+            f"training.objective = {training.objective} needs a log-Z head that is "
+            f"{'bounded' if training.is_log_z_accuracy else 'unbounded'}, and this experiment began with the other "
+            "form: start a new one with --params experiment=<new name>"
+        )
+    policy_optimizer, head_optimizer = make_optimizers(loaded.model, head, training, round_number=round_number)
     for optimizer, module, name in (
         (policy_optimizer, loaded.model, POLICY_OPTIMIZER),
         (head_optimizer, head, HEAD_OPTIMIZER),
@@ -55,9 +74,24 @@ def open_trainer(
         parameters=training,
         sampling_temperature=sampling_temperature,
         max_new_tokens=max_new_tokens,
-        seed=seed,
+        seed=derive_seed(experiment_seed, "training", round_number),
     )
     return trainer, loaded
+
+
+def _open_with_adapter(
+    behaviour_policy: Checkpoint, reference_policy: Checkpoint, *, policy: PolicyParameters, experiment_seed: int
+) -> LoadedPolicy:
+    base = open_policy(reference_policy, device=policy.device, dtype=policy.dtype)
+    settings = AdapterSettings(
+        rank=policy.lora_rank,
+        alpha=policy.lora_alpha,
+        target_modules=policy.lora_target_modules,
+        base_source=policy.source,
+        base_revision=policy.revision,
+        seed=derive_seed(experiment_seed, "lora"),
+    )
+    return replace(base, model=open_adapter(base, reference_policy, behaviour_policy, settings))
 
 
 def _load(path: Path) -> Mapping[str, torch.Tensor]:
@@ -86,7 +120,8 @@ def training_examples(
         )
     is_fresh = (training_batch["origin"] == Origin.FRESH).to_numpy()
     is_selected = (training_batch["reason"] == ScheduleReason.SELECTED).to_numpy()
-    weights = np.where(is_fresh, np.where(is_selected, 1.0, training.log_z_audit_weight), 0.0)
+    weight_of_replayed = 1.0 if training.replay_trains_head else 0.0
+    weights = np.where(is_fresh, np.where(is_selected, 1.0, training.log_z_audit_weight), weight_of_replayed)
     prompt_ids = training_batch["prompt_id"].to_list()
     return TrainingExamples(
         prompt_ids=prompt_ids,
@@ -100,6 +135,9 @@ def training_examples(
         is_truncated=(training_batch["finish_reason"] == FinishReason.LENGTH).to_numpy(),
         head_weights=weights,
         embeddings=np.stack([embeddings[prompt_id] for prompt_id in prompt_ids]),
+        reference_log_probs=[np.asarray(values) for values in behaviour_log_probs["reference_log_probs"]]
+        if training.needs_reference
+        else None,
         past=past,
     )
 
@@ -129,18 +167,29 @@ def past_of(
 
 
 def trainer_files(
-    trainer: Trainer, loaded: LoadedPolicy, source_folder: Path, *, policy_version: int, optimizer_step: int
+    trainer: Trainer,
+    loaded: LoadedPolicy,
+    source_folder: Path,
+    *,
+    has_adapter: bool,
+    policy_version: int,
+    optimizer_step: int,
 ) -> tuple[CheckpointFiles, CheckpointFiles, CheckpointFiles]:
     """Policy, head and optimiser states as the next round will find them."""
     head: LogPartitionHead = trainer.head
+    optimizer_state = CheckpointFiles(
+        files={
+            POLICY_OPTIMIZER: optimizer_tensors(trainer.policy_optimizer, trainer.model),
+            HEAD_OPTIMIZER: optimizer_tensors(trainer.head_optimizer, head),
+        },
+        metadata={"policy_version": policy_version, "optimizer_step": optimizer_step},
+    )
+    adapter = adapter_files(trainer.model) if has_adapter else {}
+    if has_adapter:  # last: it uses the model up whose parameters the optimiser's state is named after
+        loaded = replace(loaded, model=merge_adapter(trainer.model))
+    files = {**policy_files(loaded, source_folder), **adapter}
     return (
-        CheckpointFiles(files=policy_files(loaded, source_folder), metadata={"policy_version": policy_version}),
+        CheckpointFiles(files=files, metadata={"policy_version": policy_version}),
         head_files(head, policy_version=policy_version),
-        CheckpointFiles(
-            files={
-                POLICY_OPTIMIZER: optimizer_tensors(trainer.policy_optimizer, trainer.model),
-                HEAD_OPTIMIZER: optimizer_tensors(trainer.head_optimizer, head),
-            },
-            metadata={"policy_version": policy_version, "optimizer_step": optimizer_step},
-        ),
+        optimizer_state,
     )

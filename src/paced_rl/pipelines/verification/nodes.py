@@ -18,6 +18,13 @@ def verify_rollouts(
     rollouts: pd.DataFrame, prompts: pd.DataFrame, verification: VerificationParameters
 ) -> pd.DataFrame:
     """One verdict per rollout, in the same order; a verifier that fails is a row too."""
+    return judge_completions(rollouts, prompts, verification, stage="verification")
+
+
+def judge_completions(
+    rollouts: pd.DataFrame, prompts: pd.DataFrame, verification: VerificationParameters, *, stage: str
+) -> pd.DataFrame:
+    """`verify_rollouts`, with its seconds counted to that stage."""
     from paced_rl.verifiers import verify_completions
 
     arguments = arguments_of(prompts[prompts["prompt_id"].isin(rollouts["prompt_id"])])
@@ -31,7 +38,7 @@ def verify_rollouts(
         items, timeout_seconds=verification.timeout_seconds, memory_bytes=verification.memory_bytes
     )
     for name, spent in seconds.items():
-        record("verification", f"verifier:{name}", spent)
+        record(stage, f"verifier:{name}", spent)
     return pd.DataFrame(
         {
             "rollout_id": rollouts["rollout_id"].to_list(),

@@ -1,0 +1,52 @@
+"""vLLM's own interface and nothing around it, for `benchmarks/generation.py --vllm`, which starts this as a child.
+
+Reads requests as JSON from standard input, a line each, and answers with a line of JSON each:
+
+    {"start": {"arguments": of vllm.LLM, "prompts": [token ids], "group_size": …, "fields": of SamplingParams}}
+    {"repeat": number, "as_groups": whether a request is a prompt with n completions, or one completion}
+
+The answer to the first is {"seconds": …}, to the others {"seconds": …, "tokens": …}.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+
+def main() -> None:
+    """Answers until standard input ends."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # vLLM prints
+    start = json.loads(sys.stdin.readline())["start"]
+    began = time.perf_counter()
+    from vllm import LLM
+
+    engine = LLM(**start["arguments"])
+    _answer(answers, {"seconds": time.perf_counter() - began})
+    for line in sys.stdin:
+        _answer(answers, _run(engine, start, **json.loads(line)))
+
+
+def _answer(stream: Any, message: dict[str, float]) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+def _run(engine: Any, start: dict[str, Any], *, repeat: int, as_groups: bool) -> dict[str, float]:
+    from vllm import SamplingParams
+
+    size = start["group_size"]
+    prompts, parameters = [], []
+    for index, prompt in enumerate(start["prompts"]):
+        seed = 1_000_000 * repeat + 1_000 * index
+        for number in range(1 if as_groups else size):
+            prompts.append({"prompt_token_ids": prompt})
+            parameters.append(SamplingParams(n=size if as_groups else 1, seed=seed + number, **start["fields"]))
+    began = time.perf_counter()
+    outputs = engine.generate(prompts, parameters, use_tqdm=False)
+    tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
+    return {"seconds": time.perf_counter() - began, "tokens": tokens}
+
+
+if __name__ == "__main__":
+    main()
