@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu where others use the machine")
     parser.add_argument("--vllm", action="store_true", help="vLLM too, which must be installed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,11 +83,12 @@ def _compare(folder: Path, arguments: argparse.Namespace) -> None:
     tokens: dict[str, list[int]] = {}
     with VllmRuns(checkpoint, prompts, arguments) if arguments.vllm else contextlib.nullcontext() as vllm:
         runs |= vllm.runs if vllm else {}
+        clock = time.perf_counter if arguments.clock == "wall" else vllm.clock if vllm else time.process_time
         for repeat in range(-1, arguments.repeats):  # -1 warms up
             for name, run in runs.items():
-                start = time.perf_counter()
+                start = clock()
                 answer = run(repeat + 1)
-                elapsed, count = (time.perf_counter() - start, answer) if isinstance(answer, int) else answer
+                elapsed, count = (clock() - start, answer) if isinstance(answer, int) else answer
                 if repeat >= 0:
                     seconds.setdefault(name, []).append(elapsed)
                     tokens.setdefault(name, []).append(count)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,12 @@ class Failure(Exception):  # noqa: N818
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+class _Http(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # what dying does to the connections
+            super().handle_error(request, client_address)
 
 
 def scripted_tokens(weights: str, prompt: tuple[int, ...], seed: int, max_tokens: int) -> tuple[list[int], list[float]]:
@@ -79,7 +86,7 @@ class FakeVllmServer:
         self.released = threading.Event()
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -177,8 +184,10 @@ class FakeVllmServer:
                 self._answer({})
 
             def do_POST(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self._answer(json.loads(content) if content else {})
+                length = int(self.headers.get("Content-Length", 0))
+                content = self.rfile.read(length)
+                if len(content) == length:  # else the connection was cut
+                    self._answer(json.loads(content) if content else {})
 
             def _answer(self, body: dict[str, Any]) -> None:
                 try:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 _LIMITS = {
@@ -151,7 +152,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 def make_folder(folder: Path) -> None:
     """Makes `folder` and its missing parents, and waits until their names are on the disk."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
         _flush(path.parent)

@@ -102,6 +102,7 @@ def named_seeds(experiment_seed: int, round_number: int) -> dict[str, int]:
         "experiment": experiment_seed,
         "prompts": derive_seed(experiment_seed, "prompts"),
         "log_z_head": derive_seed(experiment_seed, "log_z_head"),
+        "lora": derive_seed(experiment_seed, "lora"),
         "training": derive_seed(experiment_seed, "training", round_number),
     }
 

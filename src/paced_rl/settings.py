@@ -1,5 +1,6 @@
 """Kedro's settings for this project."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -21,10 +22,14 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 for _name in ("ibis", "pandera"):
-    # Kedro tries to import them at every load of a parameter and of a table, hundreds of times a round, and Python looks
+    # Kedro tries to import them at every load of a parameter or table, hundreds of times a round, and Python looks
     # for a missing module anew each time, in every folder of the path. None is its own way to say that it is not there.
     if importlib.util.find_spec(_name) is None:
         sys.modules.setdefault(_name, None)  # type: ignore[arg-type]
+
+# torch, transformers, MLflow and Great Expectations are a million objects that live as long as the process. Python's
+# collector would walk over all of them twice a minute, half a second each time, and over the young ones all the time.
+gc.set_threshold(20_000, 20, 100)
 
 
 def round_folder(round_number: int, offset: int) -> str:

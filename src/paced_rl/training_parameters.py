@@ -63,7 +63,7 @@ class TrainingParameters(Group):
     """`gflowrl`: nats per token by which a worse one is lowered at most."""
     importance_correction: Literal["off", "token", "sequence"] = "off"
     """Weighs fresh tokens or completions by π_old/π_sampler, for samplers that differ from the trainer. `sequence` also
-    weighs the head's rows; `token` is for losses that are sums over tokens: not `paced`, not `vargrad`."""
+    weighs the head's rows; `token` is for losses that are sums over tokens, the policy gradients."""
     importance_cap: float = Field(2.0, ge=1)
     """Largest such weight."""
     log_z_learning_rate: float = Field(1e-3, ge=0)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from kedro.io import DatasetError
 
 from paced_rl.commands.clear_errors import clear_errors
+from paced_rl.generation.vllm_engine import EngineMemoryError
 
 
 def command(error: BaseException) -> click.Command:
@@ -28,6 +29,7 @@ def command(error: BaseException) -> click.Command:
         (DatasetError("no table"), "Error: DatasetError: no table\n"),
         (FloatingPointError("loss is nan"), "Error: FloatingPointError: loss is nan\n"),
         (OSError(errno.ENOSPC, "disk full"), "Error: OSError: [Errno 28] disk full\n"),
+        (EngineMemoryError("lower this"), "Error: EngineMemoryError: lower this\n"),
         (click.ClickException("as it is"), "Error: as it is\n"),
     ],
 )

@@ -133,6 +133,16 @@ def test_memory_is_given_back_between_two_calls(
     assert journal.read_text().splitlines() == lines
 
 
+@pytest.mark.usefixtures("journal")
+def test_an_engine_that_cannot_sleep_is_ended_and_its_work_kept(
+    first: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_VLLM_FAULT", "no_sleep")
+    generator = make_generator("sleep")
+    assert sample(generator, first) == expected_tokens(first)
+    assert generator.process_id is None
+
+
 @pytest.mark.parametrize("fault", ["die", "raise", "hang", "twice"])
 @pytest.mark.usefixtures("journal")
 def test_a_failing_engine_is_replaced_once(

@@ -201,8 +201,8 @@ def test_provenance_names_every_input_by_its_digest(finished: Path) -> None:
     inputs = provenance(finished, 2)["inputs"]
     state = ("policy", "log_z_head", "optimizer_state", "replay_buffer", "outcome_history", "learning_curve")
     files = {f"previous_{name}@round": file(finished, name, 1) for name in state}
-    for name in ("prompts", "prompt_embeddings"):
-        (files[name],) = finished.glob(f"data/*/{name}/{EXPERIMENT}/{name}.parquet")
+    for name in ("prompts", "prompt_embeddings", "reference_policy"):
+        (files[name],) = finished.glob(f"data/*/{name}/{EXPERIMENT}/{name}.*")
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     assert {name: digest for name, digest in inputs.items() if not name.startswith("params:")} == digests
     assert len(inputs["params:policy.source"]) == 64

@@ -9,7 +9,7 @@ import pytest
 import study_tables
 from study_tables import plan, write_study
 
-from paced_rl.studies import comparisons, ledgers
+from paced_rl.studies import comparisons, ledgers, savings
 from paced_rl.studies.panels import StudyResults, read_study_results
 from paced_rl.studies.report import write_report
 from paced_rl.studies.verdicts import BETTER, TIE, UNKNOWN, WORSE, accuracy_sentences, cost_sentences, judge
@@ -63,7 +63,7 @@ def test_checkpoints_are_chosen_on_validation_and_differences_are_paired_by_seed
 
 def test_tokens_to_reach_an_accuracy_and_what_they_save(results: StudyResults) -> None:
     """Curves: base 0.25, 0.375, 0.625 at 0, 100, 200 tokens; other 0.25, 0.625, 0.75 at 0, 80, 160."""
-    table = comparisons.costs_to_reach(results)
+    table = savings.costs_to_reach(results)
     base, other = (row(table, arm=arm, accuracy=0.5) for arm in ("base", "other"))
     assert (base["tokens"], base["rounds"]) == pytest.approx((150, 1.5))
     assert (other["tokens"], other["rounds"]) == pytest.approx((160 / 3, 2 / 3))
@@ -75,7 +75,7 @@ def test_tokens_to_reach_an_accuracy_and_what_they_save(results: StudyResults) -
 
 
 def test_an_accuracy_that_is_never_reached_costs_more_than_all(results: StudyResults) -> None:
-    table = comparisons.costs_to_reach(results)
+    table = savings.costs_to_reach(results)
     base, other = (row(table, arm=arm, accuracy=0.7) for arm in ("base", "other"))
     assert base["tokens"] == math.inf
     # In seed 1 alone it is reached, at 0.75.
@@ -84,7 +84,7 @@ def test_an_accuracy_that_is_never_reached_costs_more_than_all(results: StudyRes
     assert other["is_baseline_censored"]
     assert other["saving"] == pytest.approx(1 - 128 / 200), "at least"
     sentences = " ".join(cost_sentences(results, table))
-    assert "To reach accuracy 0.7, other takes at least 36% fewer tokens than base" in sentences
+    assert "To reach accuracy 0.7, **other** takes at least 36% fewer tokens than base" in sentences
 
 
 def test_the_share_of_the_oracle_is_a_ratio_of_savings(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_share_of_the_oracle_is_a_ratio_of_savings(tmp_path: Path) -> None:
         for table in (tmp_path / "data").glob(f"*/*/experiment=s-other-s{seed}"):
             table.with_name(f"experiment=s-same-s{seed}").symlink_to(table)
     study = plan(tmp_path, text.replace("arms:", "arms:\n  same: {scheduling.selector: softened}"))
-    table = comparisons.costs_to_reach(read_study_results(study, tmp_path))
+    table = savings.costs_to_reach(read_study_results(study, tmp_path))
     same = row(table, arm="same", accuracy=0.5)
     assert same["oracle_share"] == pytest.approx(1)
     assert same["oracle_share_low"] in (pytest.approx(1), -np.inf)
@@ -152,9 +152,20 @@ def test_a_half_finished_study_is_reported_with_what_is_missing(tmp_path: Path) 
     assert "**Not all there: 2 of 4 experiments have not come to round 2**" in text
     assert "- s-base-s1: nothing yet" in text
     assert "- s-other-s1: at round 1" in text
-    assert "other and base have one seed in common, which cannot tell them apart" in text
+    assert "**other** against base: one seed in common, which cannot tell them apart, at the checkpoint chosen" in text
+    assert "different numbers of finished seeds" not in text
     curves = comparisons.learning_curves(read_study_results(study, tmp_path))
     assert curves[curves["arm"] == "other"]["accuracy"].tolist() == pytest.approx([0.25, 0.75, 0.5]), "seed 0 alone"
+
+
+def test_arms_with_fewer_seeds_are_compared_by_their_differences_alone(tmp_path: Path) -> None:
+    write_study(tmp_path, last_rounds={("other", 1): -1})
+    results = read_study_results(plan(tmp_path), tmp_path)
+    text = write_report(results.plan, tmp_path).read_text()
+    assert "different numbers of finished seeds (base 2, other 1)" in text
+    assert "The highest accuracy" not in text
+    found = row(comparisons.headline(results), arm="other", measure="last")
+    assert found["difference_by_seed"] == pytest.approx([0.0]), "seed 0 against seed 0"
 
 
 def test_before_any_experiment_is_through_all_are_compared_as_far_as_all_are(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_a_winner_needs_both_intervals_and_two_seeds(
 def test_ties_are_called_ties(results: StudyResults) -> None:
     sentences = list(accuracy_sentences(results, comparisons.headline(results)))
     assert sentences[0].startswith(
-        "No difference is shown between other and base at the checkpoint chosen on validation"
+        "**other** against base: no difference is shown at the checkpoint chosen on validation, +0.000 ("
     )
-    assert "by seed +0.250, -0.250" in sentences[0]
-    assert any("is not told apart from" in sentence for sentence in sentences)
+    assert "by seed +0.250, -0.250); no difference is shown on average over all evaluations, +0.125" in sentences[0]
+    assert "it is not told apart from" in sentences[1]

@@ -85,6 +85,22 @@ def test_ctrl_c_stops_what_runs_and_lets_nothing_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+
+    def interrupt_twice() -> None:
+        wait_for(began)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_twice).start()
+    with pytest.raises(KeyboardInterrupt), worker_pool(1) as pool:
+        pool.run([job(tmp_path, "long", worker_jobs.work_on, began)])
+    assert not is_alive(int(began.read_text()))
+    assert not began.with_suffix(".ended").exists(), "nobody waited for the job's end"
+
+
 _PARENT = """
 import functools, sys
 from pathlib import Path
@@ -99,11 +115,18 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_of_a_killed_parent_stop_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_in_background", [False, True])
+def test_workers_of_a_killed_parent_stop_too(tmp_path: Path, is_in_background: bool) -> None:
+    """A shell that runs a command in the background of a script makes it ignore Ctrl-C."""
     script = tmp_path / "parent.py"
     script.write_text(_PARENT)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as parent:
+    handler = signal.SIG_IGN if is_in_background else signal.SIG_DFL
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    ) as parent:
         worker = int(wait_for(tmp_path / "began"))
         parent.kill()
     deadline = time.monotonic() + 30

@@ -25,6 +25,14 @@ def die() -> None:
     os._exit(7)
 
 
+def work_on(began: Path) -> None:
+    """As a long node: a wish to stop does not end it."""
+    began.write_text(str(os.getpid()))
+    with interrupts.stop_after_node():
+        time.sleep(60)
+    began.with_suffix(".ended").touch()
+
+
 def work_until_stopped(began: Path) -> None:
     """As a loop over rounds: a wish to stop is noticed between two steps."""
     began.write_text(str(os.getpid()))

@@ -8,12 +8,21 @@ import click
 from kedro.config import MissingConfigException
 from kedro.io import DatasetError
 
+from paced_rl.generation.vllm_engine import EngineError
 from paced_rl.verifiers.sandbox import WorkerStartError
 
 logger = logging.getLogger(__name__)
 
-EXPECTED = (ValueError, OSError, FloatingPointError, DatasetError, MissingConfigException, WorkerStartError)
-"""What bad inputs, full disks and diverging runs raise; any other error is a fault of the program."""
+EXPECTED = (
+    ValueError,
+    OSError,
+    FloatingPointError,
+    DatasetError,
+    MissingConfigException,
+    WorkerStartError,
+    EngineError,
+)
+"""What bad inputs, full disks, diverging runs and dying engines raise; any other error is a fault of the program."""
 
 
 @contextmanager

@@ -36,11 +36,10 @@ def study(*, file: Path, processes: int, report_only: bool) -> None:
             except KeyboardInterrupt as interrupt:
                 click.echo("Stopped at once. The nodes that ran will run again; the same command goes on.", err=True)
                 raise click.exceptions.Exit(EXIT_STATUS) from interrupt
-        report = write_report(plan, project)
-    click.echo(f"report: {report}")
-    if result.is_stopped:
-        click.echo("Stopped as asked for. What has finished is kept; the same command goes on.", err=True)
-        raise click.exceptions.Exit(EXIT_STATUS)
+        if result.is_stopped:
+            click.echo("Stopped as asked for. What has finished is kept; the same command goes on.", err=True)
+            raise click.exceptions.Exit(EXIT_STATUS)
+        click.echo(f"report: {write_report(plan, project)}")
     if result.failed:
         lines = [f"  - {outcome.name}: {outcome.message}" for outcome in result.failed]
         raise click.ClickException(

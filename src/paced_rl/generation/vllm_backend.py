@@ -60,6 +60,8 @@ class VllmGenerator:
         self._settings = settings
         self._engine: VllmEngine | None = None
         self._loaded: Checkpoint | None = None
+        """What the engine runs, or ran when it was put to sleep."""
+        self._is_asleep = False
 
     def generate(
         self,
@@ -100,6 +102,7 @@ class VllmGenerator:
         if self._engine is not None:
             self._engine.close()
         self._engine = self._loaded = None
+        self._is_asleep = False
 
     def _sample(
         self,
@@ -133,7 +136,8 @@ class VllmGenerator:
 
     def _running_engine(self, checkpoint: Checkpoint) -> VllmEngine:
         """An engine that runs the weights of `checkpoint`."""
-        if self._engine is not None and (self._engine.is_closed or not _is_same_model(self._loaded, checkpoint)):
+        is_other_model = self._loaded is not None and text_digests(self._loaded) != text_digests(checkpoint)
+        if self._engine is not None and (self._engine.is_closed or is_other_model):
             self.close()
         if self._engine is None:
             verify_files(checkpoint)
@@ -142,11 +146,11 @@ class VllmGenerator:
             )
             with _timed("vLLM started"):
                 self._engine = VllmEngine(arguments, memory_parameters=self._settings.memory_parameters)
-        elif self._loaded is None or self._loaded.files != checkpoint.files:
+        elif self._is_asleep or self._loaded is None or self._loaded.files != checkpoint.files:
             verify_files(checkpoint)
             with _timed("vLLM took the weights of policy version %d", checkpoint.policy_version):
                 self._engine.load(checkpoint.folder)
-        self._loaded = checkpoint
+        self._loaded, self._is_asleep = checkpoint, False
         return self._engine
 
     def _release(self) -> None:
@@ -154,8 +158,12 @@ class VllmGenerator:
         if self._settings.release == "restart":
             self.close()
         elif self._settings.release == "sleep" and self._engine is not None:
-            self._engine.sleep()
-            self._loaded = None
+            try:
+                self._engine.sleep()
+                self._is_asleep = True
+            except EngineDiedError as error:  # what was sampled is whole, and the memory is free
+                logger.warning("vLLM could not be put to sleep and was ended: %s", error)
+                self.close()
 
 
 @contextmanager
@@ -186,8 +194,3 @@ def engine_arguments(
         "skip_tokenizer_init": True,
         "worker_extension_cls": WORKER_EXTENSION,
     }
-
-
-def _is_same_model(loaded: Checkpoint | None, wanted: Checkpoint) -> bool:
-    """Whether the two differ in weights at most; what has been put to sleep is of the same model as anything."""
-    return loaded is None or text_digests(loaded) == text_digests(wanted)

@@ -1,7 +1,7 @@
 """Sharing completions out among vLLM servers, so that each is had exactly once whatever becomes of a server.
 
 A job is in one place at a time: in the queue, in the hands of one thread, or answered. A thread that fails puts its job
-back first of all, for whichever thread is free.
+back before it waits, for whichever thread is free.
 """
 
 import logging
@@ -83,7 +83,7 @@ class Dispatch:
         """One answer per job, as they come.
 
         Args:
-            replicas: servers to ask.
+            replicas: servers to ask; at least one.
             max_concurrency: requests at once, per server.
 
         Raises:
@@ -102,13 +102,13 @@ class Dispatch:
         num_missing = len(self._jobs)
         try:
             while num_missing:
-                if len(self.lost) == len(replicas):
-                    raise no_replica_left(self.lost, num_missing)
                 event = self._events.get()
                 if isinstance(event, Answer):
                     num_missing -= 1
                     yield event
                 elif isinstance(event, Replica):
+                    if len(self.lost) == len(replicas):
+                        raise no_replica_left(self.lost, num_missing)
                     logger.warning("vLLM server %s is given up, others take its work: %s", event.url, self.lost[event])
                 else:
                     raise RuntimeError("a thread that asks vLLM servers failed; its traceback is above")
@@ -138,16 +138,20 @@ class Dispatch:
                 number = self._waiting.get()
                 if number is None:
                     return
+                if replica in self.lost:  # given up while this thread waited
+                    self._waiting.put(number)
+                    return
                 job = self._jobs[number]
                 token_ids, log_probs = replica.complete(job.prompt_token_ids, job.seed, self._fields)
             except ReplicaError as error:
-                if number is not None:
-                    self._waiting.put(number)
                 num_failures += 1
                 is_hopeless = isinstance(error, ReplicaTimeoutError | OtherWeightsError)
-                if is_hopeless or num_failures > self._max_retries:
-                    if self.lost.setdefault(replica, error) is error:  # the first thread to say so
-                        self._events.put(replica)
+                is_lost = is_hopeless or num_failures > self._max_retries
+                if is_lost and self.lost.setdefault(replica, error) is error:  # the first thread to say so
+                    self._events.put(replica)
+                if number is not None:  # last, so that no other thread of a lost server takes it
+                    self._waiting.put(number)
+                if is_lost:
                     return
                 logger.debug("vLLM server %s failed and is asked again: %s", replica.url, error)
                 self._is_over.wait(wait_seconds(num_failures))

@@ -37,11 +37,15 @@ EAGER_ENVIRONMENT = {
 }
 
 
-class EngineDiedError(RuntimeError):
-    """The engine's process ended, hangs or failed; there is no engine any more."""
+class EngineError(RuntimeError):
+    """There is no engine any more, and the message says why."""
 
 
-class EngineMemoryError(RuntimeError):
+class EngineDiedError(EngineError):
+    """The engine's process ended, hangs or failed."""
+
+
+class EngineMemoryError(EngineError):
     """The engine needs more memory than it was given, or than there is."""
 
 

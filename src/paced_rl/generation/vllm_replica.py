@@ -157,18 +157,22 @@ class Replica:
             raise ReplicaError(f"it must be started with {', '.join(wrong)}")
         return "reload_policy" if extension == WORKER_EXTENSION else "reload_weights"
 
-    def confirm_weights(self, version: str) -> None:
-        """Asks which weights the server has.
+    def weights(self) -> str:
+        """The name of the weights that the server has; vLLM's own is `default`.
 
         Raises:
-            OtherWeightsError: others than `version`.
             ReplicaError: it does not say, or has none since a change of weights failed.
         """
-        got = self._ask(_WeightInfo, "GET", "/weight_info", seconds=PROBE_SECONDS).weight_version
-        if got == BROKEN:  # trying again would hang the engine
+        name = self._ask(_WeightInfo, "GET", "/weight_info", seconds=PROBE_SECONDS).weight_version
+        if name == BROKEN:  # another attempt would hang the engine
             raise ReplicaError("an earlier change of its weights failed: start it anew")
-        if got != version:
-            raise OtherWeightsError(f"it has the weights {got!r} and not {version!r}")
+        return name
+
+    def confirm_weights(self, version: str) -> None:
+        """Raises OtherWeightsError if the server has others than these, and ReplicaError as `weights` does."""
+        name = self.weights()
+        if name != version:
+            raise OtherWeightsError(f"it has the weights {name!r} and not {version!r}")
 
     def load_weights(self, folder: Path, version: str, *, method: str) -> None:
         """Replaces the server's weights. What it is working on is finished first; its caches are emptied.

@@ -53,6 +53,8 @@ class VllmServerGenerator:
         self._max_retries = max_retries
         self._max_concurrency = max_concurrency
         self._verified: Mapping[str, str] | None = None
+        self._given: dict[Replica, str] = {}
+        """Name of the weights that this object gave each server last."""
         self._replicas = [
             Replica(url, timeout_seconds=timeout_seconds, max_concurrency=max_concurrency)
             for url in dict.fromkeys(urls)
@@ -90,14 +92,19 @@ class VllmServerGenerator:
             version, report = weights_version(checkpoint), on_progress or (lambda count: None)
             answers = self._collect(jobs, fields, replicas, version, report)
         finally:
-            self.close()  # a server ends idle connections, in the worst case just when the next call uses one
+            self._disconnect()  # a server ends idle connections, in the worst case just when the next call uses one
         completions = iter(
             make_completions([answer.token_ids for answer in answers], [answer.log_probs for answer in answers], policy)
         )
         return [tuple(next(completions) for _ in request.seeds) for request in requests]
 
     def close(self) -> None:
-        """Closes connections; the servers run on, with the weights that they have."""
+        """Leaves the servers, which run on. Used again, this object gives each of them its weights anew."""
+        self._disconnect()
+        self._verified = None
+        self._given.clear()
+
+    def _disconnect(self) -> None:
         for replica in self._replicas:
             replica.close()
 
@@ -122,15 +129,18 @@ class VllmServerGenerator:
         return ready
 
     def _prepare(self, replica: Replica, checkpoint: Checkpoint, num_tokens: int) -> ReplicaError | None:
-        """Sees to it that a server has the weights; otherwise the reason why it has not."""
+        """Sees to it that a server has the weights; otherwise the reason why it has not.
+
+        What it has from somebody else it is given again, whatever the name: a name alone proves nothing, and a round
+        that was stopped over wrong weights must not find them once more.
+        """
         version = weights_version(checkpoint)
         try:
             reload_method = replica.check_settings(dtype=self._dtype, num_tokens=num_tokens)
-            try:
-                replica.confirm_weights(version)
-            except OtherWeightsError:
+            if replica.weights() != version or self._given.get(replica) != version:
                 start = time.perf_counter()
                 replica.load_weights(checkpoint.folder.absolute(), version, method=reload_method)
+                self._given[replica] = version
                 seconds = time.perf_counter() - start
                 logger.info("vLLM server %s took the weights %s in %.2f s", replica.url, version, seconds)
         except ReplicaError as error:
@@ -152,21 +162,25 @@ class VllmServerGenerator:
             for answer in dispatch.answers(replicas, max_concurrency=self._max_concurrency):
                 answers[answer.number] = answer
                 on_progress(1)
-            replicas = [replica for replica in replicas if replica not in dispatch.lost]
-            changed = {replica for replica, error in dispatch.lost.items() if isinstance(error, OtherWeightsError)}
-            changed |= {replica for replica in replicas if _has_changed(replica, version)}
-            replicas = [replica for replica in replicas if replica not in changed]
+            failed = dispatch.lost | {
+                replica: error
+                for replica in replicas
+                if replica not in dispatch.lost and (error := _failure(replica, version)) is not None
+            }
+            # Whose weights were replaced under way has given completions of nobody knows what.
+            changed = {replica for replica, error in failed.items() if isinstance(error, OtherWeightsError)}
             answers = {number: answer for number, answer in answers.items() if answer.replica not in changed}
+            replicas = [replica for replica in replicas if replica not in failed]
+            if not replicas and len(answers) < len(jobs):
+                raise no_replica_left(failed, len(jobs) - len(answers))
         return [answers[number] for number in range(len(jobs))]
 
 
-def _has_changed(replica: Replica, version: str) -> bool:
-    """Whether a server's weights were replaced under way, which makes its completions nobody's."""
+def _failure(replica: Replica, version: str) -> ReplicaError | None:
+    """What keeps a server from saying, after its last completion, that it still has the weights."""
     try:
         replica.confirm_weights(version)
-    except OtherWeightsError as error:
-        logger.warning("vLLM server %s: its completions are asked of others, because %s", replica.url, error)
-        return True
     except ReplicaError as error:
-        logger.warning("vLLM server %s has given its completions and failed since: %s", replica.url, error)
-    return False
+        logger.warning("vLLM server %s has failed after its last completion: %s", replica.url, error)
+        return error
+    return None

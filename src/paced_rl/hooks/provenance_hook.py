@@ -142,13 +142,12 @@ def _hardware(earlier: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(nodes: Sequence[Node], catalog: CatalogProtocol, round_number: int) -> dict[str, str | None]:
     """Digest of every file that the nodes read and that the round itself does not write, source files included."""
     digests: dict[str, str | None] = {}
-    for node in nodes:
-        for name in node.inputs:
-            if is_parameter(name):
-                value = json.loads(canonical_json(catalog[name].load()))
-                digests |= source_fingerprints({name: value})
-                continue
-            path = local_path(catalog.get(name))
-            if path is not None and path_partitions(path).get("round") != round_number:
-                digests[name] = file_fingerprint(path)
+    for name in dict.fromkeys(name for node in nodes for name in node.inputs):  # most are read by several nodes
+        if is_parameter(name):
+            value = json.loads(canonical_json(catalog[name].load()))
+            digests |= source_fingerprints({name: value})
+            continue
+        path = local_path(catalog.get(name))
+        if path is not None and path_partitions(path).get("round") != round_number:
+            digests[name] = file_fingerprint(path)
     return digests

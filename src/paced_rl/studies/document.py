@@ -71,6 +71,7 @@ def _sections(results: StudyResults, tables: Mapping[str, pd.DataFrame], figures
 
     accuracy, costs = tables["accuracy"], tables["costs_to_reach"]
     return [
+        _warning(accuracy),
         "## What it shows",
         _bullets(verdicts.accuracy_sentences(results, accuracy)),
         _bullets(verdicts.cost_sentences(results, costs)),
@@ -96,6 +97,18 @@ def _sections(results: StudyResults, tables: Mapping[str, pd.DataFrame], figures
     ]
 
 
+def _warning(accuracy: pd.DataFrame) -> str:
+    """Where arms have different numbers of seeds, their levels are of different prompts too."""
+    num_seeds = accuracy.groupby("arm", sort=False)["num_seeds"].first()
+    if num_seeds.nunique() == 1:
+        return ""
+    counts = ", ".join(f"{arm} {count}" for arm, count in num_seeds.items())
+    return (
+        f"**The arms have different numbers of finished seeds ({counts}).** Accuracies and curves of such arms do not "
+        "compare, because each seed has prompts of its own; differences and savings do, being taken within seeds."
+    )
+
+
 def _accuracy_table(accuracy: pd.DataFrame) -> str:
     names = {"chosen": "chosen on validation", "last": "last round", "mean": "mean over evaluations"}
     rows = []
@@ -111,7 +124,7 @@ def _cost_table(costs: pd.DataFrame) -> str:
         tokens = f"{_count(row['tokens'])} ({_count(row['tokens_low'])} to {_count(row['tokens_high'])})"
         saving, share = _share(row, "saving"), _share(row, "oracle_share")
         reached = f"{row['num_seeds_reached']} of {row['num_seeds']}"
-        rows.append([f"{row['accuracy']:.3g}", row["arm"], tokens, f"{row['rounds']:.1f}", saving, share, reached])
+        rows.append([f"{row['accuracy']:.3g}", row["arm"], tokens, _rounds(row["rounds"]), saving, share, reached])
     rows.sort(key=lambda cells: float(cells[0]))
     header = ["accuracy", "arm", "tokens sampled", "rounds", "saving", "of the oracle's", "seeds that reach it"]
     return _table(header, rows)
@@ -142,7 +155,8 @@ def _equal_accuracy_table(costs: pd.DataFrame) -> str:
     k = int(costs["k"].max())
     against = "difference from the baseline"
     header = ["pass@1", "arm", "distinct correct per solved prompt", against, f"pass@{k}", against]
-    return "Diversity where the curves of two arms cross the same accuracy:\n\n" + _table(header, rows)
+    intervals = "intervals are over the resamples in which both get there, unless those are too few"
+    return f"Diversity where curves cross the same accuracy; {intervals}:\n\n" + _table(header, rows)
 
 
 def _calibration_table(calibration: pd.DataFrame) -> str:
@@ -194,6 +208,10 @@ def _share(row: Mapping[str, float], name: str) -> str:
     if np.isnan(mean):
         return ""
     return f"{verdicts.percent(mean)} ({verdicts.percent(low)} to {verdicts.percent(high)})"
+
+
+def _rounds(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else "∞"
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -14,6 +14,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Beside the colours, for print in grey and for more than eight arms."""
 _GREY = "#8c8c8c"
+_MAX_PLAIN_BANDS = 4
+"""Arms whose bands can lie on each other and still be told apart."""
 _WIDTH = 9.6
 """Inches; a README shows a figure at about 900 pixels."""
 
@@ -39,8 +41,12 @@ def learning_curves_figure(curves: pd.DataFrame, *, arms: Sequence[str]) -> Figu
     for axes, (column, label) in zip(panels, columns, strict=True):
         for arm, rows in curves.groupby("arm", sort=False):
             style = styles.of(str(arm))
-            axes.fill_between(rows[column], rows["low"], rows["high"], color=style["color"], alpha=0.13, linewidth=0)
-            axes.plot(rows[column], rows["accuracy"], markersize=3.5, linewidth=1.4, label=arm, **style)
+            axes.fill_between(
+                rows[column], rows["low"], rows["high"], color=style["color"], alpha=_band(arms), linewidth=0
+            )
+            axes.plot(
+                rows[column], rows["accuracy"], markersize=3.5, linewidth=1.4, label=_label(rows, curves), **style
+            )
         axes.set(xlabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
@@ -107,7 +113,8 @@ def costs_figure(costs: pd.DataFrame, *, arms: Sequence[str]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
         _tidy(axes)
-    panels[0].set(yticks=range(len(present)), yticklabels=present, ylim=(len(present) - 0.5, -0.5))
+    names = [_label(costs[costs["arm"] == arm], costs) for arm in present]
+    panels[0].set(yticks=range(len(present)), yticklabels=names, ylim=(len(present) - 0.5, -0.5))
     figure.supxlabel("tokens sampled until it is reached (bars: 95 %; an arrow: not always reached)", fontsize=9)
     return figure
 
@@ -118,14 +125,14 @@ def pass_at_k_figure(passes: pd.DataFrame, *, arms: Sequence[str]) -> Figure:
     styles, axes = _Styles(arms), figure.subplots()
     for arm, rows in passes.groupby("arm", sort=False):
         style = styles.of(str(arm))
-        axes.fill_between(rows["k"], rows["low"], rows["high"], color=style["color"], alpha=0.13, linewidth=0)
-        axes.plot(rows["k"], rows["pass_at_k"], markersize=4, linewidth=1.4, label=arm, **style)
+        axes.fill_between(rows["k"], rows["low"], rows["high"], color=style["color"], alpha=_band(arms), linewidth=0)
+        axes.plot(rows["k"], rows["pass_at_k"], markersize=4, linewidth=1.4, label=_label(rows, passes), **style)
     ks = sorted(passes["k"].unique())
     axes.set_xscale("log", base=2)
     axes.set(xticks=ks, xticklabels=[str(k) for k in ks], xlabel="k samples", ylabel="pass@k on the test split")
     axes.minorticks_off()
     _tidy(axes)
-    _legend(figure, axes)
+    _legend(figure, axes, num_columns=4)
     return figure
 
 
@@ -136,16 +143,16 @@ def diversity_figure(curves: pd.DataFrame, *, arms: Sequence[str]) -> Figure:
     panels = figure.subplots(1, 2)
     k = int(curves["k"].max())
     columns = {
-        "distinct_correct_per_solved_prompt": f"distinct correct answers of {k}, per solved prompt",
+        "distinct_correct_per_solved_prompt": f"distinct correct of {k} per solved prompt",
         "pass_at_k": f"pass@{k}",
     }
-    for axes, (column, label) in zip(panels, columns.items(), strict=True):
+    for axes, (column, text) in zip(panels, columns.items(), strict=True):
         for arm, rows in curves.groupby("arm", sort=False):
-            style = styles.of(str(arm))
+            style, label = styles.of(str(arm)), _label(rows, curves)
             axes.plot(rows["accuracy"], rows[column], color=style["color"], linewidth=0.9, alpha=0.5)
-            axes.plot(rows["accuracy"], rows[column], linestyle="none", markersize=3.5, label=arm, **style)
+            axes.plot(rows["accuracy"], rows[column], linestyle="none", markersize=3.5, label=label, **style)
         axes.set(xlabel="pass@1 on the test split")
-        axes.set_ylabel(label, fontsize=9)
+        axes.set_ylabel(text, fontsize=9)
         _tidy(axes)
     _legend(figure, panels[0])
     figure.suptitle("Diversity at equal accuracy: higher is more; a point per evaluation, mean over seeds", fontsize=10)
@@ -180,14 +187,27 @@ def calibration_figure(calibration: pd.DataFrame, *, arms: Sequence[str]) -> Fig
     return figure
 
 
+def _label(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """An arm's name, and how many seeds it has where others have more: its level is then not comparable."""
+    arm, num_seeds = str(rows["arm"].iloc[0]), int(rows["num_seeds"].iloc[0])
+    return arm if num_seeds == table["num_seeds"].max() else f"{arm} ({num_seeds} of {table['num_seeds'].max()} seeds)"
+
+
+def _band(arms: Sequence[str]) -> float:
+    """How opaque a band is: many of them on each other must not hide the lines."""
+    return 0.13 if len(arms) <= _MAX_PLAIN_BANDS else 0.05
+
+
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(figure: Figure, axes: Axes, num_columns: int = 6) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False, fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(num_columns, len(labels)), frameon=False, fontsize=9
+    )
 
 
 def _short(value: float, _: int) -> str:

@@ -1,7 +1,6 @@
 """Writes the report of a study from what is on disk; nothing is run."""
 
 import functools
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ import pandas as pd
 
 from paced_rl.atomic import write_atomically
 from paced_rl.datasets.figure import FigureDataset
-from paced_rl.studies import comparisons, ledgers
+from paced_rl.studies import comparisons, ledgers, savings
 from paced_rl.studies.comparisons import baseline_of
 from paced_rl.studies.document import report_text
 from paced_rl.studies.panels import StudyResults, read_study_results
@@ -18,8 +17,6 @@ from paced_rl.studies.study_file import StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-logger = logging.getLogger(__name__)
 
 STUDY_FOLDER = Path("data/08_reporting/studies")
 """Relative to the project: a folder per study, with its report and its logs."""
@@ -44,7 +41,6 @@ def write_report(plan: StudyPlan, project: Path) -> Path:
     names = _draw(results, tables, folder)
     text = report_text(results, tables, names)
     write_atomically(folder / "report.md", lambda path: path.write_text(text, encoding="utf-8"))
-    logger.info("The report is %s", folder / "report.md")
     return folder / "report.md"
 
 
@@ -53,7 +49,7 @@ def _tables(results: StudyResults) -> dict[str, pd.DataFrame]:
         "experiments": ledgers.progress(results),
         "learning_curves": comparisons.learning_curves(results),
         "accuracy": comparisons.headline(results),
-        "costs_to_reach": comparisons.costs_to_reach(results),
+        "costs_to_reach": savings.costs_to_reach(results),
         "pass_at_k": comparisons.pass_curves(results),
         "calibration": ledgers.calibration(results),
         "ledger": ledgers.costs(results),

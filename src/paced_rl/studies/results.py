@@ -1,13 +1,16 @@
 """What the experiments of a study have left on disk: test evaluations, costs, outcomes of uniform prompts."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
@@ -78,13 +81,14 @@ def read_experiment(project: Path, *, name: str, arm: str, seed: int) -> Experim
         return None
     rounds = _rounds(project, "08_reporting/round_summary", name)
     curve = _table(project, "08_reporting/learning_curve", name, max(rounds, default=0))
-    validation = {} if curve is None else dict(zip(curve["curve_round"], curve["validation_accuracy"], strict=True))
+    points = [] if curve is None else curve.select(["curve_round", "validation_accuracy"]).to_pylist()
+    validation = {point["curve_round"]: point["validation_accuracy"] for point in points}
     return ExperimentResults(
         name=name,
         arm=arm,
         seed=seed,
         evaluations=evaluations,
-        validation={int(number): value for number, value in validation.items() if value == value},
+        validation={number: value for number, value in validation.items() if value is not None},
         costs=_read_costs(project, name, rounds),
         uniform_outcomes=_read_uniform_outcomes(project, name, rounds),
     )
@@ -103,34 +107,33 @@ def _rounds(project: Path, table: str, experiment: str) -> list[int]:
 
 
 def _table(
-    project: Path, table: str, experiment: str, number: int, columns: Sequence[str] | None = None, **options: Any
-) -> pd.DataFrame | None:
+    project: Path, table: str, experiment: str, number: int, columns: Sequence[str] | None = None
+) -> pa.Table | None:
     folder = project / "data" / table / f"experiment={experiment}" / f"round={number:04d}"
-    file = folder / f"{folder.parents[1].name}.parquet"
-    if not file.is_file():
+    path = folder / f"{folder.parents[1].name}.parquet"
+    if not path.is_file():
         return None
-    known = set(pq.read_schema(file).names)
-    wanted = None if columns is None else [name for name in columns if name in known]
-    # Not by way of the folder, which would add columns for `name=value` in the path.
-    return pq.read_table(file, columns=wanted, partitioning=None, **options).to_pandas()
+    # Not `read_table`, which takes ten times as long for a small file, and adds columns for `name=value` in the path.
+    with pq.ParquetFile(path) as file:
+        known = set(file.schema_arrow.names)
+        return file.read(columns=None if columns is None else [name for name in columns if name in known])
 
 
 def _read_evaluations(project: Path, experiment: str) -> Evaluations | None:
-    columns = ("prompt_id", "num_scored", "num_correct", "num_distinct_correct")
-    table = "07_model_output/evaluation"
+    columns = ("split", "prompt_id", "num_scored", "num_correct", "num_distinct_correct")
+    # A round that is evaluated and not summarised yet has no cost.
+    whole = {0, *_rounds(project, "08_reporting/round_summary", experiment)}
     found: dict[int, pd.DataFrame] = {}
-    for number in _rounds(project, table, experiment):
-        # A table is as good as its round: one that is evaluated and not summarised yet has no cost.
-        if number and _table(project, "08_reporting/round_summary", experiment, number, ["num_prompts"]) is None:
-            continue
-        rows = _table(project, table, experiment, number, columns, filters=[("split", "=", Split.TEST.value)])
+    for number in sorted(whole & set(_rounds(project, "07_model_output/evaluation", experiment))):
+        table = _table(project, "07_model_output/evaluation", experiment, number, columns)
+        rows = None if table is None else table.filter(pc.field("split") == Split.TEST.value).to_pandas()
         if rows is not None and len(rows):
             found[number] = rows.set_index("prompt_id").sort_index()
     if not found:
         return None
     ids = found[max(found)].index
     tables = [found[number].reindex(ids, fill_value=0) for number in sorted(found)]
-    counts = {name: np.stack([table[name].to_numpy() for table in tables]) for name in columns[1:]}
+    counts = {name: np.stack([table[name].to_numpy() for table in tables]) for name in columns[2:]}
     return Evaluations(rounds=np.array(sorted(found)), prompt_ids=tuple(ids), **counts)
 
 
@@ -141,20 +144,21 @@ def _read_costs(project: Path, experiment: str, rounds: Sequence[int]) -> pd.Dat
     for number in rounds:
         summary = _table(project, "08_reporting/round_summary", experiment, number, names)
         timings = _table(project, "08_reporting/timings", experiment, number, ["stage", "name", "seconds"])
-        tokens = {} if summary is None else records(summary)[0]
-        rows.append({"round": number, **tokens, **_seconds(timings)})
+        tokens = {} if summary is None else summary.to_pylist()[0]
+        rows.append({"round": number, **tokens, **_seconds([] if timings is None else timings.to_pylist())})
     costs = pd.DataFrame(rows).set_index("round") if rows else pd.DataFrame()
     for name in [*names, *ROUND_STAGES]:
-        costs[name] = costs[name].astype(float).fillna(0.0) if name in costs else 0.0
+        costs[name] = costs[name].astype(float) if name in costs else 0.0
     return costs.fillna(0.0)
 
 
-def _seconds(timings: pd.DataFrame | None) -> dict[str, float]:
+def _seconds(timings: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Seconds per stage; a node's own parts (`verifier:…`) are inside the node."""
-    if timings is None:
-        return {}
-    sums = timings[~timings["name"].str.startswith("verifier:")].groupby("stage")["seconds"].sum()
-    return {str(stage): float(seconds) for stage, seconds in sums.items()}
+    seconds: dict[str, float] = defaultdict(float)
+    for row in timings:
+        if not row["name"].startswith("verifier:"):
+            seconds[row["stage"]] += row["seconds"]
+    return seconds
 
 
 def _read_uniform_outcomes(project: Path, experiment: str, rounds: Sequence[int]) -> pd.DataFrame:
@@ -168,8 +172,9 @@ def _read_uniform_outcomes(project: Path, experiment: str, rounds: Sequence[int]
             table = _table(project, "05_model_input/outcome_history", experiment, number, columns)
             left.discard(number)
             if table is not None:
-                yield table[table["scheduled_round"].isin(left | {number})]
-                left -= set(table["scheduled_round"])
+                rows = table.to_pandas()
+                yield rows[rows["scheduled_round"].isin(left | {number})]
+                left -= set(rows["scheduled_round"])
 
     found = list(tables())
     outcomes = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)

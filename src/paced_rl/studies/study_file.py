@@ -77,13 +77,21 @@ class _StudyFile(_Section):
     """The file as it is written."""
 
     name: str
+    """First part of the experiments' names."""
     rounds: int = Field(ge=1)
+    """Last round of every experiment."""
     seeds: tuple[int, ...] = Field(min_length=1)
+    """Every arm runs under each of them."""
     env: str | None = None
+    """Configuration environment, as --env."""
     params: dict[str, Any] = {}
+    """Of every experiment."""
     grid: dict[str, list[Any] | dict[str, dict[str, Any]]] = {}
+    """Axis → values, or labels with their parameters; every combination is an arm."""
     skip: tuple[dict[str, Any], ...] = ()
+    """Combinations, axis → label, that are no arms; an axis that is not named stands for all of its values."""
     arms: dict[str, dict[str, Any]] = {}
+    """Name → parameters, beside the grid."""
     report: ReportOptions = ReportOptions()
 
 

@@ -12,6 +12,13 @@ from paced_rl.studies.results import records
 
 BETTER, WORSE, TIE, UNKNOWN = "better", "worse", "tie", "unknown"
 
+_WORDS = {
+    BETTER: "**better**",
+    WORSE: "**worse**",
+    TIE: "no difference is shown",
+    UNKNOWN: "one seed in common, which cannot tell them apart,",
+}
+
 _MEASURES = {
     "chosen": "at the checkpoint chosen on validation",
     "mean": "on average over all evaluations",
@@ -36,29 +43,21 @@ def judge(difference: Mapping[str, Any]) -> str:
 
 def accuracy_sentences(results: StudyResults, headline: pd.DataFrame) -> Iterator[str]:
     """Each arm against the baseline, then the best arm against the others."""
-    baseline, num_compared = baseline_of(results), 0
-    for measure, where in _MEASURES.items():
-        for row in records(headline[headline["measure"] == measure]):
-            if row["arm"] == baseline or not row.get("num_paired_seeds", 0) > 0:
-                continue
-            num_compared += 1
-            yield f"{_verdict(row['arm'], baseline, row)} {where}: {_numbers(row)}."
-    chosen = headline[headline["measure"] == "chosen"]
+    baseline = baseline_of(results)
+    compared = headline[headline.get("num_paired_seeds", pd.Series(0, headline.index)) > 0]
+    for arm, rows in compared.groupby("arm", sort=False):
+        by_measure = {row["measure"]: row for row in records(rows)}
+        parts = [f"{_WORDS[judge(by_measure[m])]} {where}, {_numbers(by_measure[m])}" for m, where in _MEASURES.items()]
+        yield f"**{arm}** against {baseline}: " + "; ".join(parts) + "."
+    # Of arms under fewer seeds the mean is one over other prompts too.
+    is_comparable = headline["num_seeds"] == headline["num_seeds"].max()
+    chosen = headline[is_comparable & (headline["measure"] == "chosen")]
     if len(chosen) > 1:
         best = str(chosen["arm"].iloc[int(chosen["accuracy"].argmax())])
         yield _about_the_best(results, best, [arm for arm in chosen["arm"] if arm != best])
-    if num_compared > 1:
+    if len(compared) > len(_MEASURES):
+        num_compared = compared["arm"].nunique() * len(_MEASURES)
         yield f"Of {num_compared} comparisons with the baseline, each at 95 %, luck alone calls one in twenty."
-
-
-def _verdict(arm: str, reference: str, difference: Mapping[str, Any]) -> str:
-    texts = {
-        BETTER: f"**{arm} is better than {reference}**",
-        WORSE: f"**{arm} is worse than {reference}**",
-        TIE: f"No difference is shown between {arm} and {reference}",
-        UNKNOWN: f"{arm} and {reference} have one seed in common, which cannot tell them apart: the difference,",
-    }
-    return texts[judge(difference)]
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -76,36 +75,36 @@ def _about_the_best(results: StudyResults, best: str, others: list[str]) -> str:
         verdicts[arm] = UNKNOWN if difference is None else judge(difference)
     beaten = [arm for arm, verdict in verdicts.items() if verdict == WORSE]
     tied = [arm for arm in others if arm not in beaten]
-    text = f"The highest accuracy of a chosen checkpoint is that of {best}"
+    text = f"The highest accuracy of a chosen checkpoint, of arms with as many seeds, is that of {best}"
     if beaten:
         text += f"; it is better than {_listed(beaten)}"
     return f"{text}; {'it' if beaten else 'but it'} is not told apart from {_listed(tied)}." if tied else f"{text}."
 
 
 def cost_sentences(results: StudyResults, costs: pd.DataFrame) -> Iterator[str]:
-    """What each arm needs to reach an accuracy, against the baseline and beside the oracle."""
+    """What each arm needs to reach the middle one of the accuracies; the others are in the table."""
     baseline, oracle = baseline_of(results), oracle_of(results)
-    for row in records(costs):
-        if row["arm"] == baseline or "saving" not in row or row.get("saving") is None:
+    levels = sorted(costs["accuracy"].unique()) if len(costs) else []
+    for row in records(costs[costs["accuracy"] == levels[len(levels) // 2]]) if levels else []:
+        if row["arm"] == baseline or pd.isna(row.get("is_baseline_censored")):
             continue
-        yield _cost_sentence(row, baseline)
-        if np.isfinite(row.get("oracle_share", np.nan)):
-            yield f"{_share_sentence(row, str(oracle))}"
+        share = f" {_share_sentence(row, str(oracle))}" if np.isfinite(row.get("oracle_share", np.nan)) else ""
+        yield _cost_sentence(row, baseline) + share
 
 
 def _cost_sentence(row: Mapping[str, Any], baseline: str) -> str:
     goal, saving = f"accuracy {row['accuracy']:.3g}", row["saving"]
     if np.isnan(saving):
-        return f"Neither {row['arm']} nor {baseline} reaches {goal}."
+        return f"Neither **{row['arm']}** nor {baseline} reaches {goal}."
     if np.isneginf(saving):
-        return f"{row['arm']} never reaches {goal}, which {baseline} does."
+        return f"**{row['arm']}** never reaches {goal}, which {baseline} does."
     least = "at least " if row["is_baseline_censored"] else ""
     change = f"{least}{abs(saving):.0%} {'fewer' if saving >= 0 else 'more'} tokens than {baseline}"
     is_shown = row["num_seeds"] > 1 and (row["saving_low"] > 0 or row["saving_high"] < 0)
     doubt = "" if is_shown else ", which is not told apart from none"
     interval = f"95 %: a saving of {percent(row['saving_low'])} to {percent(row['saving_high'])}"
     seeds = ", ".join(percent(value) for value in row["saving_by_seed"])
-    return f"To reach {goal}, {row['arm']} takes {change}{doubt} ({interval}; by seed {seeds})."
+    return f"To reach {goal}, **{row['arm']}** takes {change}{doubt} ({interval}; by seed {seeds})."
 
 
 def _share_sentence(row: Mapping[str, Any], oracle: str) -> str:

@@ -136,6 +136,10 @@ def worker_pool(num_processes: int) -> Iterator[WorkerPool]:
     with interrupts.stop_after_node(), _threads_for(num_processes):
         try:
             yield pool
+        except KeyboardInterrupt:
+            pool.interrupt()  # the first one may not have been passed on yet
+            time.sleep(_POLL_SECONDS)  # two that wait together are taken for one
+            raise
         finally:
             pool.end()
 
@@ -192,6 +196,8 @@ def _threads_for(num_processes: int) -> Iterator[None]:
 def _work(connection: Connection) -> None:
     """The life of a worker: one job after another, until the connection ends or a job fails."""
     os.setsid()  # a terminal's Ctrl-C goes to the parent alone
+    # A parent that runs in the background of a script ignores Ctrl-C, and hands that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with interrupts.stop_after_node():  # also before a job's own loop has begun
         _stop_with_parent()
         while True:

@@ -90,6 +90,8 @@ class LLM:
 
     def sleep(self, level: int) -> None:
         note(f"sleep {level}")
+        if FAULT == "no_sleep":
+            raise RuntimeError("nothing to free")
         self._is_asleep = True
 
     def wake_up(self, tags: list[str]) -> None:

@@ -49,7 +49,7 @@ def calibration_figure(outcomes: pd.DataFrame, *, round_number: int) -> Figure:
         axes,
         x="estimated accuracy",
         y="observed accuracy",
-        title=f"Calibration on uniformly drawn prompts, up to round {round_number} ({len(outcomes)} groups)",
+        title=f"Calibration on uniform prompts up to round {round_number} ({len(outcomes)} groups)",
     )
     axes.legend(loc="upper left", frameon=False)
     return figure
@@ -82,7 +82,7 @@ def estimates_figure(
         axes,
         x="estimated accuracy β·log Z" if is_accuracy else "log Z, nats per token: no accuracy",
         y="train prompts",
-        title=f"Estimates before and after round {round_number} ({len(before)} prompts)",
+        title=f"Estimates around round {round_number} ({len(before)} prompts)",
     )
     axes.legend(frameon=False)
     return figure
@@ -97,7 +97,7 @@ def learning_curve_figure(curve: pd.DataFrame) -> Figure:
     _draw_curve(right, curve, "tokens_sampled")
     _label(right, x="tokens sampled for training")
     left.legend(loc="upper left", frameon=False)
-    figure.suptitle("Learning curve (band: 95 %, bootstrap over validation prompts)")
+    figure.suptitle("Learning curve (band: 95 % over prompts)")
     return figure
 
 

@@ -16,7 +16,7 @@ def start_policy(reference_policy: Checkpoint) -> Checkpoint:
 
 
 def start_log_z_head(prompt_embeddings: TableReader, training: TrainingParameters, seed: int) -> CheckpointFiles:
-    """A head whose every estimate is `initial_accuracy` (an unbounded one: log Z = 0), standardised over train prompts."""
+    """A head whose every estimate is `initial_accuracy` (unbounded: log Z = 0), standardised over train prompts."""
     from paced_rl.training.head_state import head_files, new_head
 
     head = new_head(

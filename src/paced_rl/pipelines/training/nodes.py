@@ -11,6 +11,7 @@ from paced_rl.pipelines.training.dropped_groups import without_dropped_groups
 from paced_rl.pipelines.training.replay_tables import entries_of
 from paced_rl.progress import progress_bar
 from paced_rl.schemas import BEHAVIOUR_LOG_PROBS, REPLAY_BUFFER, TRAINING_BATCH, TRAINING_METRICS
+from paced_rl.seeds import derive_seed
 from paced_rl.types import Checkpoint, CheckpointFiles, FinishReason, Origin, ScheduleReason
 
 
@@ -27,24 +28,29 @@ def assemble_training_batch(
     """This round's scored rollouts, then the replayed ones; a rollout whose verifier failed is left out."""
     from paced_rl.scheduling.replay import priority, select_for_replay
 
-    fresh = rollouts.merge(verdicts[["rollout_id", "reward"]], on="rollout_id", validate="one_to_one")
-    fresh = fresh[fresh["reward"].notna()].copy()
+    # Looked up by index: a merge of pandas takes ten times as long on tables of this size.
+    rewards = verdicts.set_index("rollout_id", verify_integrity=True)["reward"]
+    fresh = rollouts.assign(reward=rewards.reindex(rollouts["rollout_id"]).to_numpy())
+    fresh = fresh[fresh["reward"].notna()]
     if fresh.empty:
         raise ValueError(
             f"round {round_number} has no rollout with a reward: every one of {len(verdicts)} verdicts is a "
             f"verifier_error. Look at the verdicts table, mend the verifier and run the round again"
         )
     fresh = without_dropped_groups(fresh, schedule, scheduling)
-    fresh["observed_accuracy"] = fresh.groupby("prompt_id")["reward"].transform("mean")
-    fresh = fresh.merge(schedule[["prompt_id", "reason", "estimated_accuracy"]], on="prompt_id", validate="many_to_one")
-    token_ids = prompts[["prompt_id", "token_ids"]].rename(columns={"token_ids": "prompt_token_ids"})
-    fresh = fresh.merge(token_ids, on="prompt_id", validate="many_to_one")
+    observed = fresh.groupby("prompt_id")["reward"].transform("mean").to_numpy()
+    scheduled = schedule.set_index("prompt_id", verify_integrity=True).loc[fresh["prompt_id"]]
+    token_ids = prompts.set_index("prompt_id", verify_integrity=True)["token_ids"]
     fresh = fresh.assign(
         origin=str(Origin.FRESH),
+        reason=scheduled["reason"].to_numpy(),
         sampled_round=round_number,
         staleness=0,
         reuse_count=0,
-        priority=priority(fresh["observed_accuracy"].to_numpy(), fresh["estimated_accuracy"].to_numpy()),
+        prompt_token_ids=token_ids.loc[fresh["prompt_id"]].to_numpy(),
+        observed_accuracy=observed,
+        estimated_accuracy=scheduled["estimated_accuracy"].to_numpy(),
+        priority=priority(observed, scheduled["estimated_accuracy"].to_numpy()),
     )[TRAINING_BATCH.names]
     chosen = select_for_replay(
         entries_of(previous_replay_buffer),
@@ -170,7 +176,8 @@ def train_policy(
         sampling_temperature=rollout.sampling_temperature,
         max_new_tokens=rollout.max_new_tokens,
         round_number=round_number,
-        experiment_seed=seed,
+        seed=derive_seed(seed, "training", round_number),
+        adapter_seed=derive_seed(seed, "lora"),
     )
     wanted = pd.concat([training_batch["prompt_id"], previous_outcome_history["prompt_id"]])
     embeddings = embeddings_of(prompt_embeddings, wanted)

@@ -13,7 +13,6 @@ from paced_rl.objectives.log_z_head import LogPartitionHead
 from paced_rl.parameters import PolicyParameters, TrainingParameters
 from paced_rl.policies import LoadedPolicy, open_policy, policy_files
 from paced_rl.policies.lora import AdapterSettings, adapter_files, merge_adapter, open_adapter
-from paced_rl.seeds import derive_seed
 from paced_rl.training.examples import TrainingExamples
 from paced_rl.training.head_state import head_files, load_head
 from paced_rl.training.head_training import HeadRows, past_rows
@@ -36,7 +35,8 @@ def open_trainer(
     sampling_temperature: float,
     max_new_tokens: int,
     round_number: int,
-    experiment_seed: int,
+    seed: int,
+    adapter_seed: int,
 ) -> tuple[Trainer, LoadedPolicy]:
     """A trainer on its own copy of the behaviour policy, where the previous round's optimisers left off.
 
@@ -46,7 +46,7 @@ def open_trainer(
         ValueError: the head is not of the form that the objective trains, or an optimiser's state does not fit.
     """
     if policy.lora_rank:
-        loaded = _open_with_adapter(behaviour_policy, reference_policy, policy=policy, experiment_seed=experiment_seed)
+        loaded = _open_with_adapter(behaviour_policy, reference_policy, policy=policy, seed=adapter_seed)
     else:
         # Sampling and scoring have the policy open already; copying its weights takes a sixth of reading them again.
         shared = open_policy(behaviour_policy, device=policy.device, dtype=policy.dtype)
@@ -74,13 +74,13 @@ def open_trainer(
         parameters=training,
         sampling_temperature=sampling_temperature,
         max_new_tokens=max_new_tokens,
-        seed=derive_seed(experiment_seed, "training", round_number),
+        seed=seed,
     )
     return trainer, loaded
 
 
 def _open_with_adapter(
-    behaviour_policy: Checkpoint, reference_policy: Checkpoint, *, policy: PolicyParameters, experiment_seed: int
+    behaviour_policy: Checkpoint, reference_policy: Checkpoint, *, policy: PolicyParameters, seed: int
 ) -> LoadedPolicy:
     base = open_policy(reference_policy, device=policy.device, dtype=policy.dtype)
     settings = AdapterSettings(
@@ -89,7 +89,7 @@ def _open_with_adapter(
         target_modules=policy.lora_target_modules,
         base_source=policy.source,
         base_revision=policy.revision,
-        seed=derive_seed(experiment_seed, "lora"),
+        seed=seed,
     )
     return replace(base, model=open_adapter(base, reference_policy, behaviour_policy, settings))
 
