@@ -6,6 +6,7 @@ import pytest
 from fake_vllm_server import FakeVllmServer
 
 from paced_rl import preflight
+from paced_rl.hooks import preflight_rounds
 from paced_rl.parameters import GROUPS, RolloutParameters
 from paced_rl.preflight import PreflightError
 from paced_rl.runner.content_fingerprints import canonical_json
@@ -260,20 +261,20 @@ def test_the_edges_of_the_rules_pass(groups: dict[str, Any]) -> None:
 
 def test_a_missing_previous_round_names_the_command_that_makes_it() -> None:
     missing = ["previous_policy@round", "previous_log_z_head@round"]
-    assert message_of(preflight.check_previous_round, missing=missing, round_number=3, experiment="paced") == (
+    assert message_of(preflight_rounds.check_previous_round, missing=missing, round_number=3, experiment="paced") == (
         "round 3 of experiment 'paced' needs round 2, which is missing or damaged (log_z_head, policy): run "
         "`kedro run --pipeline=paced_round --params round=2,experiment=paced`"
     )
 
 
 def test_oracle_and_its_pipeline_go_together() -> None:
-    preflight.check_selector_fits("oracle", is_measuring=True)
-    preflight.check_selector_fits("nearest", is_measuring=False)
+    preflight_rounds.check_selector_fits("oracle", is_measuring=True)
+    preflight_rounds.check_selector_fits("nearest", is_measuring=False)
     params = {"round": 2, "scheduling": {"selector": "oracle"}}
-    shown = message_of(preflight.check_selector_fits, "oracle", is_measuring=False, env="test", params=params)
+    shown = message_of(preflight_rounds.check_selector_fits, "oracle", is_measuring=False, env="test", params=params)
     command = "kedro run --pipeline=oracle_round --env=test --params round=2,scheduling.selector=oracle"
     assert f"run `{command}`, or `kedro paced train`" in shown
-    shown = message_of(preflight.check_selector_fits, "softened", is_measuring=True)
+    shown = message_of(preflight_rounds.check_selector_fits, "softened", is_measuring=True)
     assert (
         "scheduling.selector = softened would pay for and not look at: run `kedro run --pipeline=paced_round`" in shown
     )
@@ -282,20 +283,28 @@ def test_oracle_and_its_pipeline_go_together() -> None:
 def test_the_command_keeps_the_parameters() -> None:
     params = {"round": 3, "experiment": "x", "training": {"learning_rate": 0.1, "objective": "grpo"}}
     shown = message_of(
-        preflight.check_previous_round, missing=["previous_policy"], round_number=3, experiment="x", params=params
+        preflight_rounds.check_previous_round,
+        missing=["previous_policy"],
+        round_number=3,
+        experiment="x",
+        params=params,
     )
     assert shown.endswith("--params round=2,experiment=x,training.learning_rate=0.1,training.objective=grpo`")
 
 
 def test_the_command_keeps_the_environment_and_round_1_needs_a_start() -> None:
     shown = message_of(
-        preflight.check_previous_round, missing=["previous_policy@round"], round_number=1, experiment="x", env="gpu"
+        preflight_rounds.check_previous_round,
+        missing=["previous_policy@round"],
+        round_number=1,
+        experiment="x",
+        env="gpu",
     )
     assert shown == (
         "round 1 of experiment 'x' needs the state it starts from, which is missing or damaged (policy): run "
         "`kedro run --pipeline=start --env=gpu --params experiment=x`"
     )
-    preflight.check_previous_round(missing=[], round_number=3, experiment="x")
+    preflight_rounds.check_previous_round(missing=[], round_number=3, experiment="x")
 
 
 def test_servers_are_listed_as_texts_or_in_one_with_spaces_and_are_no_part_of_a_result() -> None:

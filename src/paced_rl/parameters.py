@@ -41,7 +41,7 @@ class CountdownParameters(Group):
 
 
 class ReasoningGymParameters(Group):
-    """A dataset of reasoning_gym, whose entries are made on the spot; its own scorer is the verifier."""
+    """A dataset of reasoning_gym, whose entries are made on the spot."""
 
     dataset: str = "chain_sum"
     """A name that reasoning_gym knows, see `reasoning_gym.factory.DATASETS`."""
@@ -49,6 +49,8 @@ class ReasoningGymParameters(Group):
     """Fields of the dataset's configuration, such as `max_terms`; what is left out keeps reasoning_gym's default."""
     template: str = "{question}"
     """Rendered prompt: `{question}`, and any field of an entry's metadata, such as chain_sum's `{expression}`."""
+    verifier: Literal["reasoning_gym", "exact_match"] = "reasoning_gym"
+    """The dataset's own scorer, in the sandbox, or equality of texts, for answers that have one spelling."""
 
 
 class DataPreparationParameters(Group):

@@ -88,7 +88,7 @@ class SamplingSettings:
     top_p: float = 1.0
     """Only the likeliest tokens are drawn, as few as reach this probability together; 1 means all."""
     top_k: int = 0
-    """Only this many of the likeliest tokens are drawn; 0 means all. Cut before `top_p`, which is a share of the rest."""
+    """Only this many of the likeliest tokens are drawn, 0 for all. Cut first, so `top_p` is a share of the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

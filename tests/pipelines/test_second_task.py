@@ -53,22 +53,21 @@ def test_the_starter_is_written_beside_the_shipped_one(project: Path) -> None:
     assert not held_out & set(corpus["prompt"])
 
 
-def test_a_round_judges_completions_by_the_task_s_own_scorer(project: Path) -> None:
+def test_a_round_judges_completions_by_the_right_answer(project: Path) -> None:
     prompts = pd.read_parquet(project / "data/03_primary/prompts/experiment=sums/prompts.parquet").set_index(
         "prompt_id"
     )
     folder = "experiment=sums/round=0001"
     rollouts = pd.read_parquet(project / f"data/07_model_output/rollouts/{folder}/rollouts.parquet")
     verdicts = pd.read_parquet(project / f"data/07_model_output/verdicts/{folder}/verdicts.parquet")
-    assert set(verdicts["verifier"]) == {"reasoning_gym"}
-    assert set(verdicts["status"]) <= {"right", "wrong", "truncated"}
+    assert set(verdicts["verifier"]) == {"exact_match"}
+    assert set(verdicts["status"]) <= {"right", "wrong", "unparseable", "truncated"}
     assert len(verdicts) == 32
     answers = rollouts["prompt_id"].map(prompts["reference_answer"])
     is_right = verdicts["status"] == "right"
-    assert (rollouts["completion"].str.strip()[is_right].astype(float) == answers[is_right].astype(float)).all()
-    arguments = json.loads(prompts["verifier_arguments"].iloc[0])
-    assert arguments.keys() == {"dataset", "entry"}
-    assert arguments["dataset"] == "chain_sum"
+    is_truncated = verdicts["status"] == "truncated"
+    assert ((rollouts["completion"].str.strip() == answers) & ~is_truncated).equals(is_right)
+    assert json.loads(prompts["verifier_arguments"].iloc[0]) == {"answer": prompts["reference_answer"].iloc[0]}
 
 
 def test_countdown_s_starter_is_the_same_as_ever() -> None:

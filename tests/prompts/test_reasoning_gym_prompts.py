@@ -11,12 +11,14 @@ import pytest
 from paced_rl.prompts import check_splits_are_disjoint, normalised_text
 from paced_rl.prompts.reasoning_gym import draw_entries, reasoning_gym_prompts, render_entry
 from paced_rl.types import Prompt, Split, VerdictStatus
+from paced_rl.verifiers.exact_match import ExactMatchVerifier
 from paced_rl.verifiers.reasoning_gym import ReasoningGymVerifier
 
 SUMS: dict[str, Any] = {
     "dataset": "chain_sum",
     "config": {"min_terms": 2, "max_terms": 4, "max_digits": 2},
     "template": "{expression}=",
+    "verifier": "reasoning_gym",
 }
 COUNTS = {"num_train": 40, "num_audit": 10, "num_validation": 10, "num_test": 5}
 
@@ -43,6 +45,12 @@ def test_a_sum_s_answer_is_its_value_and_its_parts_are_told() -> None:
     ]
     check_splits_are_disjoint(prompts)
     assert len({prompt.text for prompt in prompts}) == len({prompt.prompt_id for prompt in prompts}) == 65
+
+
+def test_answers_with_one_spelling_may_be_matched_as_texts() -> None:
+    for prompt in prompts_of(verifier="exact_match"):
+        assert (prompt.verifier, prompt.verifier_arguments) == ("exact_match", {"answer": prompt.reference_answer})
+        assert ExactMatchVerifier().verify(prompt.reference_answer, prompt.verifier_arguments).reward == 1.0
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,5 @@ def test_only_plain_local_files_have_a_path(tmp_path: Path) -> None:
 
 def test_versions_name_what_is_not_installed() -> None:
     versions = installed_versions()
-    assert versions.keys() == {"python", "torch", "transformers", "vllm", "numpy", "pyarrow", "reasoning_gym"}
+    assert versions.keys() == {"python", "torch", "transformers", "peft", "vllm", "numpy", "pyarrow", "reasoning_gym"}
     assert versions["numpy"].count(".") == 2

@@ -8,18 +8,11 @@ from typing import Any
 
 import pytest
 import reasoning_gym
-from reasoning_gym.dataset import ProceduralDataset
 
 from paced_rl.parameters import VerificationParameters
 from paced_rl.types import VerdictStatus
-from paced_rl.verifiers.reasoning_gym import (
-    COMPARING,
-    MAX_COMPLETION_CHARS,
-    MAX_ENTRY_CHARS,
-    ReasoningGymVerifier,
-    only_compares,
-)
-from paced_rl.verifiers.sandbox import Sandbox, WorkerStartError
+from paced_rl.verifiers.reasoning_gym import MAX_COMPLETION_CHARS, MAX_ENTRY_CHARS, ReasoningGymVerifier
+from paced_rl.verifiers.sandbox import WorkerStartError
 
 MEMORY_BYTES = 2 * 1024**3
 
@@ -52,33 +45,6 @@ def test_verdicts_agree_with_the_scorer_in_process(verifier: ReasoningGymVerifie
         assert verdict.reward == float(is_right)
         assert verdict.extracted_answer == answer.strip()
     assert verifier.verify(own, arguments).status is VerdictStatus.RIGHT
-
-
-@pytest.mark.parametrize("dataset", ["chain_sum", "basic_arithmetic"])
-def test_scorers_that_only_compare_give_the_sandbox_s_scores_without_it(dataset: str) -> None:
-    arguments = _arguments(dataset)
-    own = str(arguments["entry"]["answer"])
-    # No worker can start with so little memory: what is judged here is judged in this process.
-    verifier = ReasoningGymVerifier(timeout_seconds=10.0, memory_bytes=64 * 1024**2)
-    with Sandbox(
-        "paced_rl.verifiers.reasoning_gym_scorer:score", timeout_seconds=10.0, memory_bytes=MEMORY_BYTES
-    ) as sandbox:
-        for answer in (own, f"+{own}.0", f"is {own}", "", "sNaN", "1e999999999", "__import__('os')._exit(1)", "\ud800"):
-            verdict = verifier.verify(answer, arguments)
-            assert verdict.reward == float(sandbox.score(answer, arguments) == 1.0), answer
-    assert verifier.verify("1", {"dataset": dataset, "entry": {}}).status is VerdictStatus.VERIFIER_ERROR
-
-
-def test_what_counts_as_comparing_calls_nothing_but_the_decimal_comparison() -> None:
-    from reasoning_gym.factory import DATASETS
-
-    assert not any(only_compares(name) for name in ("countdown", "simple_integration", "sudoku", "boxnet"))
-    for name in COMPARING:
-        assert DATASETS[name][0].score_answer.__code__.co_names == ("utils", "compute_decimal_reward")
-    # `Decimal` and `in` are all it hands an answer to; another name here means that it must be read again.
-    names = set(reasoning_gym.utils.compute_decimal_reward.__code__.co_names)
-    assert names == {"len", "replace", "Decimal"}
-    assert set(ProceduralDataset.score_answer.__code__.co_names) == {"isinstance", "str", "len"}
 
 
 def test_partial_credit_is_wrong(verifier: ReasoningGymVerifier) -> None:
@@ -138,7 +104,7 @@ def test_a_stalling_answer_times_out_with_reward_zero() -> None:
 def test_too_little_memory_to_start_is_an_error_that_names_the_parameter() -> None:
     verifier = ReasoningGymVerifier(timeout_seconds=5.0, memory_bytes=64 * 1024**2)
     with pytest.raises(WorkerStartError, match=r"verification\.memory_bytes"):
-        verifier.verify("1", _arguments("countdown"))
+        verifier.verify("1", _arguments("chain_sum"))
 
 
 @pytest.mark.parametrize("dataset", ["arc_agi", "codeio", "spell_backward", "simple_integration"])

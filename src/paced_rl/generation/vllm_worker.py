@@ -118,7 +118,12 @@ def generate(
 
     for row, prompt, seed in rows:
         parameters = SamplingParams(
-            **fields, seed=seed, detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY
+            **fields,
+            seed=seed,
+            detokenize=False,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # nobody else has these; copying them took 7 % of sampling from the starter
         )
         engine.llm_engine.add_request(str(row), tokens_input(prompts[prompt]), parameters)
     last_sign = time.monotonic()

@@ -61,9 +61,9 @@ class PreflightHook:
         # The two nodes that differ between the pipelines of a round.
         readers = [node for node in pipeline.nodes if {"schedule", "round_summary"} & set(node.outputs)]
         if readers and selector:
-            from paced_rl import preflight
+            from paced_rl.hooks import preflight_rounds
 
-            preflight.check_selector_fits(
+            preflight_rounds.check_selector_fits(
                 selector,
                 is_measuring=any("measured_accuracies" in node.inputs for node in readers),
                 env=run_params.get("env"),
@@ -71,9 +71,9 @@ class PreflightHook:
             )
         missing = sorted(_missing_state(pipeline, catalog))
         if missing:
-            from paced_rl import preflight
+            from paced_rl.hooks import preflight_rounds
 
-            preflight.check_previous_round(
+            preflight_rounds.check_previous_round(
                 missing=missing,
                 round_number=catalog["params:round"].load(),
                 experiment=catalog["params:experiment"].load(),

@@ -1,7 +1,7 @@
 """Prompts from any dataset of reasoning_gym (https://github.com/open-thought/reasoning-gym), made on the spot.
 
-An entry is a question, one right answer, and metadata; its dataset's own scorer is the verifier, see
-`paced_rl.verifiers.reasoning_gym`. The template says what of an entry the policy reads: `{question}`, in English, or
+An entry is a question, one right answer, and metadata. The verifier is the dataset's own scorer in the sandbox
+(`paced_rl.verifiers.reasoning_gym`) or, for answers with one spelling, `exact_match`. The template says what of an entry the policy reads: `{question}`, in English, or
 fields of its metadata, such as chain_sum's `{expression}`, for a policy that has only learned to read those.
 """
 
@@ -16,7 +16,6 @@ from paced_rl.prompts.identity import normalised_text, prompt_id
 from paced_rl.seeds import derive_generator, derive_seed
 from paced_rl.types import Prompt, Split
 
-VERIFIER = "reasoning_gym"
 CHUNK_SIZE = 1000
 """Entries that one dataset object gives before the next one takes over: some lay all of theirs out when made, some end
 at their size, and none promises that entry i is the same at another size."""
@@ -118,6 +117,7 @@ def reasoning_gym_prompts(
     dataset: str,
     config: Mapping[str, Any],
     template: str,
+    verifier: str,
     num_train: int,
     num_audit: int,
     num_validation: int,
@@ -131,6 +131,7 @@ def reasoning_gym_prompts(
     Args:
         dataset, config: see `draw_entries`.
         template: see `render_entry`.
+        verifier: `reasoning_gym`, or `exact_match` where an answer has one spelling.
         num_train, num_audit, num_validation, num_test: prompts per split.
         seed: of entries and splits.
 
@@ -158,7 +159,9 @@ def reasoning_gym_prompts(
             break
     found = list(entries.values())
     order = derive_generator(seed, "reasoning_gym splits").permutation(len(found))
-    return [_prompt(dataset, template, found[index], split) for index, split in zip(order, splits, strict=True)]
+    return [
+        _prompt(dataset, template, verifier, found[index], split) for index, split in zip(order, splits, strict=True)
+    ]
 
 
 @functools.cache
@@ -179,16 +182,17 @@ def _check_own_answer(dataset: str, entry: Entry) -> None:
         )
 
 
-def _prompt(dataset: str, template: str, entry: Entry, split: Split) -> Prompt:
+def _prompt(dataset: str, template: str, verifier: str, entry: Entry, split: Split) -> Prompt:
     text = render_entry(template, entry)
-    arguments = {"dataset": dataset, "entry": entry}
+    answer = entry["answer"].strip()
+    arguments = {"answer": answer} if verifier == "exact_match" else {"dataset": dataset, "entry": entry}
     return Prompt(
-        prompt_id=prompt_id(text, VERIFIER, arguments),
+        prompt_id=prompt_id(text, verifier, arguments),
         source=f"reasoning_gym/{dataset}",
         split=split,
         text=text,
         reference_answer=entry["answer"],
-        verifier=VERIFIER,
+        verifier=verifier,
         verifier_arguments=arguments,
         metadata={name: value for name, value in entry["metadata"].items() if isinstance(value, int | float)},
     )

@@ -1,6 +1,7 @@
 """Verifiers: what decides whether a completion is right.
 
-`arithmetic` runs in this process and is bounded by construction; `reasoning_gym` runs third-party scorers in a sandbox.
+`arithmetic` and `exact_match` run in this process and are bounded by construction; `reasoning_gym` runs third-party
+scorers in a sandbox.
 """
 
 import difflib
@@ -11,12 +12,13 @@ from typing import Any, TypeAlias
 
 from paced_rl.types import Verdict, VerdictStatus
 from paced_rl.verifiers.arithmetic import ArithmeticVerifier
+from paced_rl.verifiers.exact_match import ExactMatchVerifier
 from paced_rl.verifiers.protocol import Verifier
 from paced_rl.verifiers.reasoning_gym import ReasoningGymVerifier
 
 __all__ = ["VERIFIER_NAMES", "VerificationItem", "Verifier", "get_verifier", "verify_completions"]
 
-VERIFIER_NAMES = ("arithmetic", "reasoning_gym")
+VERIFIER_NAMES = ("arithmetic", "exact_match", "reasoning_gym")
 
 VerificationItem: TypeAlias = tuple[str, Mapping[str, Any], str, bool]
 """(verifier name, its arguments, completion text, is_truncated)."""
@@ -35,6 +37,8 @@ def get_verifier(name: str, *, timeout_seconds: float, memory_bytes: int) -> Ver
     """
     if name == "arithmetic":
         return ArithmeticVerifier()
+    if name == "exact_match":
+        return ExactMatchVerifier()
     if name == "reasoning_gym":
         return ReasoningGymVerifier(timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
     near = difflib.get_close_matches(name, VERIFIER_NAMES, n=1, cutoff=0.5)

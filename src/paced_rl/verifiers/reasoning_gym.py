@@ -1,8 +1,7 @@
-"""Verifier `reasoning_gym`: the scorer of a reasoning_gym dataset, run in the sandbox unless it only compares.
+"""Verifier `reasoning_gym`: the scorer of a reasoning_gym dataset, run in the sandbox.
 
 reasoning_gym 0.1.25 hands answers to SymPy's `parse_expr`, which executes them, in `countdown` and other datasets: an
-answer is code. See `sandbox` for what is contained and what is not. Scorers that only compare texts, or decimal
-numbers, run in this process: the sandbox takes a second of a core to start and 7 ms an answer, a comparison 3 µs.
+answer is code. See `sandbox` for what is contained and what is not.
 
 An answer is RIGHT if its score is exactly 1.0, which is what reasoning_gym gives a full solution; partial credit (0.01
 for any text, 0.05 for a well-formed one, and shares in between) is WRONG, so that rewards stay 0 or 1.
@@ -15,17 +14,13 @@ their own answer no longer scores 1); the entries of `boxnet`, `graph_color`, `p
 """
 
 import difflib
-import functools
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from paced_rl.types import Verdict, VerdictStatus
 from paced_rl.verifiers.protocol import check_argument_names
 from paced_rl.verifiers.sandbox import Sandbox
-
-_logger = logging.getLogger(__name__)
 
 MAX_COMPLETION_CHARS = 65_536
 """A longer completion is UNPARSEABLE without asking the scorer."""
@@ -34,21 +29,7 @@ MAX_ENTRY_CHARS = 1_048_576
 RIGHT_SCORE = 1.0
 UNPARSEABLE_SCORE = -1.0
 """What our scorer gives an answer reasoning_gym's raises on; reasoning_gym's own scores lie in [0, 1]."""
-COMPARING = frozenset({"chain_sum", "products"})
-"""Datasets with a scorer of their own that hands the answer to `decimal.Decimal` and to `in`, as read in 0.1.25."""
 _SCORER = "paced_rl.verifiers.reasoning_gym_scorer:score"
-
-
-@functools.cache
-def only_compares(dataset: str) -> bool:
-    """Whether the dataset's scorer neither parses nor executes an answer, so that it needs no sandbox.
-
-    So it is with the scorer that datasets inherit, which looks for equal texts, and with those of COMPARING.
-    """
-    from reasoning_gym.dataset import ProceduralDataset
-    from reasoning_gym.factory import DATASETS
-
-    return dataset in COMPARING or DATASETS[dataset][0].score_answer is ProceduralDataset.score_answer
 
 
 class ReasoningGymVerifier:
@@ -103,7 +84,7 @@ class ReasoningGymVerifier:
         """
         answer = completion.strip()
         is_too_long = len(completion) > MAX_COMPLETION_CHARS
-        score = UNPARSEABLE_SCORE if is_too_long else self._score(answer, arguments)
+        score = UNPARSEABLE_SCORE if is_too_long else self._sandbox.score(answer, arguments)
         if isinstance(score, VerdictStatus):
             reward = None if score is VerdictStatus.VERIFIER_ERROR else 0.0
             return Verdict(status=score, reward=reward, extracted_answer=None)
@@ -115,17 +96,6 @@ class ReasoningGymVerifier:
             reward=1.0 if is_right else 0.0,
             extracted_answer=answer,
         )
-
-    def _score(self, answer: str, arguments: Mapping[str, Any]) -> float | VerdictStatus:
-        if not only_compares(arguments["dataset"]):
-            return self._sandbox.score(answer, arguments)
-        from paced_rl.verifiers.reasoning_gym_scorer import score
-
-        try:
-            return score(answer, arguments)
-        except (LookupError, TypeError, AttributeError) as error:  # an entry without an answer, or with one of no text
-            _logger.warning("the scorer of %s failed on its entry: %s", arguments["dataset"], error)
-            return VerdictStatus.VERIFIER_ERROR
 
     def close(self) -> None:
         """Ends the worker."""

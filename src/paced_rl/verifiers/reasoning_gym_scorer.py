@@ -1,4 +1,4 @@
-"""What the sandbox worker loads for the verifier `reasoning_gym`; importing it takes a second."""
+"""What the sandbox worker loads for the verifier `reasoning_gym`; import it nowhere else."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -84,7 +84,9 @@ def _entry_lines(
     task = data_preparation.reasoning_gym.model_dump()
     prompts = reasoning_gym_prompts(**task, **data_preparation.split_sizes, seed=derive_seed(seed, "prompts"))
     lines = entry_lines(
-        **task,
+        dataset=task["dataset"],
+        config=task["config"],
+        template=task["template"],
         held_out=[prompt.text for prompt in prompts if prompt.split != Split.TRAIN],
         num_lines=starter_policy.num_lines,
         mixed_share=starter_policy.mixed_share,

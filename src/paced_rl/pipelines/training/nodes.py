@@ -29,7 +29,7 @@ def assemble_training_batch(
     from paced_rl.scheduling.replay import priority, select_for_replay
 
     # Looked up by index: a merge of pandas takes ten times as long on tables of this size.
-    rewards = verdicts.set_index("rollout_id", verify_integrity=True)["reward"]
+    rewards = verdicts.set_index("rollout_id")["reward"]
     fresh = rollouts.assign(reward=rewards.reindex(rollouts["rollout_id"]).to_numpy())
     fresh = fresh[fresh["reward"].notna()]
     if fresh.empty:
@@ -39,8 +39,8 @@ def assemble_training_batch(
         )
     fresh = without_dropped_groups(fresh, schedule, scheduling)
     observed = fresh.groupby("prompt_id")["reward"].transform("mean").to_numpy()
-    scheduled = schedule.set_index("prompt_id", verify_integrity=True).loc[fresh["prompt_id"]]
-    token_ids = prompts.set_index("prompt_id", verify_integrity=True)["token_ids"]
+    scheduled = schedule.set_index("prompt_id").loc[fresh["prompt_id"]]
+    token_ids = prompts.set_index("prompt_id")["token_ids"]
     fresh = fresh.assign(
         origin=str(Origin.FRESH),
         reason=scheduled["reason"].to_numpy(),
