@@ -22,7 +22,10 @@ def test_every_name_gives_a_verifier() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("aritmetic", "arithmetic, exact_match, reasoning_gym.*Did you mean arithmetic"), ("", "allowed: arithmetic, reasoning_gym.$")],
+    [
+        ("aritmetic", "arithmetic, exact_match, reasoning_gym.*Did you mean arithmetic"),
+        ("", "allowed: arithmetic, exact_match, reasoning_gym.$"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -15,10 +15,10 @@ from typing import Any
 from paced_rl.generation import vllm_worker
 from paced_rl.generation.messages import ProtocolError, receive, send
 
-START_SECONDS = 1800.0
-"""Loading a large model and compiling it on a GPU takes minutes; a cold disk more."""
+LOAD_SECONDS = 1800.0
+"""Reading a large model and compiling it on a GPU takes minutes; a cold disk more."""
 SILENCE_SECONDS = 300.0
-"""A working engine says something every few seconds, and new weights are read in less than this."""
+"""An engine that samples says something after every step, at least each second."""
 _LOG_NAME = "engine.log"
 _MAX_LOG_CHARS = 2000
 
@@ -86,10 +86,9 @@ class VllmEngine:
                 start_new_session=True,  # Ctrl-C is the host's to handle; and one signal ends all of vLLM's processes
             )
         with self._closed_on_error():
-            self._channel.settimeout(START_SECONDS)
+            self._channel.settimeout(LOAD_SECONDS)
             self._send({"start": arguments})
             self._receive("ready")
-            self._channel.settimeout(SILENCE_SECONDS)
 
     @property
     def process_id(self) -> int:
@@ -138,6 +137,7 @@ class VllmEngine:
         """
         waiting = set(rows)
         with self._closed_on_error():
+            self._channel.settimeout(SILENCE_SECONDS)
             request = {"fields": fields, "prompts": [list(prompt) for prompt in prompts]}
             self._send({"generate": {**request, "rows": [[row, *entry] for row, entry in rows.items()]}})
             while not (message := self._receive("finished", "done")).get("done"):
@@ -151,6 +151,8 @@ class VllmEngine:
 
     def close(self) -> None:
         """Ends the process and everything it started; nothing happens the second time."""
+        if self.is_closed:
+            return
         self._channel.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -159,6 +161,7 @@ class VllmEngine:
 
     def _ask(self, message: Mapping[str, Any]) -> None:
         with self._closed_on_error():
+            self._channel.settimeout(LOAD_SECONDS)
             self._send(message)
             self._receive("done")
 

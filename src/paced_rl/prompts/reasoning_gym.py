@@ -1,8 +1,9 @@
 """Prompts from any dataset of reasoning_gym (https://github.com/open-thought/reasoning-gym), made on the spot.
 
 An entry is a question, one right answer, and metadata. The verifier is the dataset's own scorer in the sandbox
-(`paced_rl.verifiers.reasoning_gym`) or, for answers with one spelling, `exact_match`. The template says what of an entry the policy reads: `{question}`, in English, or
-fields of its metadata, such as chain_sum's `{expression}`, for a policy that has only learned to read those.
+(`paced_rl.verifiers.reasoning_gym`) or, for answers with one spelling, `exact_match`. The template says what of an
+entry the policy reads: `{question}`, in English, or fields of its metadata, such as chain_sum's `{expression}`, for a
+policy that has only learned to read those.
 """
 
 import difflib
