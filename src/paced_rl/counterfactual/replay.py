@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from paced_rl.counterfactual.calibration import SCHEMA as CALIBRATION
+from paced_rl.counterfactual.calibration import CalibrationSums, calibration_rows
 from paced_rl.counterfactual.history import check_is_enough, read_rounds, source_of
 from paced_rl.inspection.experiment import Experiment
 from paced_rl.metrics.choices import COLUMNS, ReferenceRows, choice_measures, group_values, resampled_sums
@@ -62,6 +64,7 @@ class _Block:
     sums: Float[np.ndarray, "resamples rules columns"]
     num_prompts: int
     num_known: int
+    calibration: CalibrationSums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,8 @@ class Replayed:
 
     table: pa.Table
     """As `SCHEMA` says."""
+    calibration: pa.Table
+    """As `calibration.SCHEMA` says."""
     rounds: Sequence[int]
     """That had a pool."""
     pool_sizes: tuple[int, int]
@@ -115,26 +120,34 @@ def replay_rounds(
     """
     total, block = _empty_block(), _empty_block()
     rows: list[dict[str, Any]] = []
+    calibration: list[dict[str, Any]] = []
     sizes: list[int] = []
+    seed = settings.experiment_seed
     for past, choices in replay(rounds, settings):
         if choices is None:
             continue
         number = (past.round_number - 1) * num_blocks // last_round
         if block.rounds and number != block.number:
             rows += _rows(block, is_total=False)
+            calibration += calibration_rows(block.calibration, seed=seed, is_total=False)
             block = _empty_block()
         block.number = number
-        sums = _sums(past, choices, settings.experiment_seed)
+        sums = _sums(past, choices, seed)
+        outcomes = past.num_correct[past.is_pool], past.num_scored[past.is_pool]
         for part in (total, block):
             part.sums += sums
             part.rounds.append(past.round_number)
             part.num_prompts += len(choices.is_known)
             part.num_known += int(choices.is_known.sum())
+            part.calibration.add(past.round_number, choices.estimates, *outcomes)
         sizes.append(len(choices.is_known))
     if sizes:
         rows = [*_rows(total, is_total=True), *rows, *_rows(block, is_total=False)]
+        last = calibration_rows(block.calibration, seed=seed, is_total=False)
+        calibration = [*calibration_rows(total.calibration, seed=seed, is_total=True), *calibration, *last]
     return Replayed(
         table=pa.Table.from_pylist(rows, schema=SCHEMA),
+        calibration=pa.Table.from_pylist(calibration, schema=CALIBRATION),
         rounds=total.rounds,
         pool_sizes=(min(sizes, default=0), max(sizes, default=0)),
     )
@@ -142,7 +155,7 @@ def replay_rounds(
 
 def _empty_block() -> _Block:
     sums = np.zeros((1 + NUM_RESAMPLES, len(RULES), len(COLUMNS)))
-    return _Block(number=0, rounds=[], sums=sums, num_prompts=0, num_known=0)
+    return _Block(number=0, rounds=[], sums=sums, num_prompts=0, num_known=0, calibration=CalibrationSums())
 
 
 def _sums(past: PastRound, choices: Choices, seed: int) -> Float[np.ndarray, "resamples rules columns"]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from paced_rl.atomic import write_atomically
+from paced_rl.counterfactual.calibration import calibration_lines
 from paced_rl.counterfactual.figure import SHOWN, counterfactual_figure
 from paced_rl.counterfactual.replay import CONFIDENCE, NUM_RESAMPLES, Replayed
 from paced_rl.datasets.figure import FigureDataset
@@ -85,8 +86,10 @@ def total_rows(table: pd.DataFrame, *, is_brief: bool = False) -> Iterator[tuple
 
 
 def write_report(folder: Path, report: Report) -> list[Path]:
-    """Writes `counterfactual.parquet`, `counterfactual.png` and `report.md` and returns their paths."""
-    paths = [folder / name for name in ("counterfactual.parquet", "counterfactual.png", "report.md")]
+    """Writes two tables, a figure and `report.md` and returns their paths."""
+    names = ("counterfactual.parquet", "counterfactual.png", "report.md", "calibration.parquet")
+    paths = [folder / name for name in names]
+    write_atomically(paths[3], lambda path: pq.write_table(report.replayed.calibration, path))
     write_atomically(paths[0], lambda path: pq.write_table(report.replayed.table, path))
     figure = counterfactual_figure(report.table, title=f"Experiment {report.experiment}, replayed")
     FigureDataset(filepath=str(paths[1])).save(figure)
@@ -111,6 +114,12 @@ def _lines(report: Report) -> Iterator[str]:
     yield "\n## By round"
     for measure in ("hit_rate", "informative_fraction", "wasted_token_share", "regret"):
         yield from _by_round(report.table, measure)
+    yield "\n## Is the estimate an accuracy?\n"
+    yield (
+        "Each estimator on the uniformly drawn groups of these rounds, as it stood before they were rolled out. *If "
+        "exact* is the error that luck would leave if the estimates were the accuracies: near 0 where they are sure.\n"
+    )
+    yield from calibration_lines(report.replayed.calibration.to_pylist())
     yield "\n## What cannot be concluded\n"
     yield from (f"- {text}" for text in CAVEATS)
 

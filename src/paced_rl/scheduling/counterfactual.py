@@ -7,7 +7,7 @@ pool's own outcomes a fair judge of them; the two that do look at these, `oracle
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -107,6 +107,8 @@ class Choices:
     is right and one wrong; 0 where it is never taken."""
     is_known: Bool[np.ndarray, " num_pool"]
     """True where an outcome of the prompt was there to be looked back at."""
+    estimates: Mapping[str, Float[np.ndarray, " num_pool"]]
+    """Estimator → what it said of the pool's prompts before they were rolled out."""
 
 
 def replay(rounds: Iterable[PastRound], settings: ReplaySettings) -> Iterator[tuple[PastRound, Choices | None]]:
@@ -183,7 +185,8 @@ def choose(
             )
         shares[row, taken] = 1.0 / num_taken
     is_known = np.isin(pool, known.prompt_indices)
-    return Choices(shares=shares, left_out_differ=left_out_differ, is_known=is_known)
+    said = {name: np.clip(values[pool], 0.0, 1.0) for name, values in estimates.items()}
+    return Choices(shares=shares, left_out_differ=left_out_differ, is_known=is_known, estimates=said)
 
 
 def _oracle_shares(
