@@ -3,8 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from paced_rl.starter import build_character_tokenizer, build_tiny_qwen2, write_policy_folder
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 COUNTDOWN_CHARACTERS = "0123456789 +-*/()>:"
 

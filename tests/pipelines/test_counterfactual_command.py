@@ -37,13 +37,16 @@ def test_every_rule_is_told_with_what_it_does_not_say(project: Path) -> None:
     assert "The policy would have moved differently." in result.output
     assert "±" in result.output
     written = {path.relative_to(project) for path in project.rglob("*") if path.is_file() and path not in files}
-    assert written == {FOLDER / name for name in ("counterfactual.parquet", "counterfactual.png", "report.md")}
+    names = ("counterfactual.parquet", "counterfactual.png", "report.md", "calibration.parquet")
+    assert written == {FOLDER / name for name in names}
     report = (project / FOLDER / "report.md").read_text()
     for selector, _ in RULES:
         assert f"| `{selector}` |" in report
     assert "## What cannot be concluded" in report
     assert "| regret, rounds | uniform | nearest learned | nearest group_mean | posterior learned | oracle |" in report
-    assert report.count("\n| 2 to 3 | ") == report.count("\n| 4 to 6 | ") == 4
+    num_measures, num_estimators = 4, 5
+    assert report.count("\n| 2 to 3 | ") == report.count("\n| 4 to 6 | ") == num_measures + num_estimators
+    assert "| 2 to 6 | learned | 40 |" in report
     assert "    kedro paced counterfactual --experiment test --share 0.25 --blocks 2 --env test" in report
 
 
