@@ -7,10 +7,10 @@ padded on the left, in one batch. Its time leaves out decoding into text, log-pr
 objects; the generator's time includes them. Only completion tokens are counted, the end-of-sequence token included.
 The two draw different random numbers, so each is divided by its own tokens.
 
-`--vllm` adds VllmGenerator, and `LLM.generate` in a process of its own under the same arguments, once with a request
-per completion, as VllmGenerator asks, and once with a request per group. Building the requests is not in the time of
-`LLM.generate`, and neither is decoding into text. Below the table: seconds to start an engine, to the first completion,
-and to take new weights.
+`--vllm` adds VllmGenerator, and `LLM.generate` in a process of its own under the same arguments: with a request per
+group and text, as its documentation has it; without text; and with a request per completion, as VllmGenerator asks.
+Building the requests is not in the time of `LLM.generate`. Below the table: seconds to start an engine, to the first
+completion, and to take new weights.
 """
 
 import argparse

@@ -46,15 +46,18 @@ class VllmRuns:
         )
         fields = sampling_fields(self._settings, eos_token_ids=describe_policy(checkpoint).eos_token_ids)
         start = {
-            "arguments": engine_arguments(checkpoint, **engine),
+            "arguments": {**engine_arguments(checkpoint, **engine), "skip_tokenizer_init": False},
             "prompts": prompts,
             "group_size": arguments.group_size,
-            "fields": {**fields, "detokenize": False, "flat_logprobs": True},
+            "fields": fields,
         }
         self._seconds: dict[str, float] = {"start of plain vLLM": self._ask({"start": start})["seconds"]}
         self.runs = {
-            "vLLM direct, a request per completion": lambda repeat: self._run_direct(repeat, as_groups=False),
-            "vLLM direct, a request per group": lambda repeat: self._run_direct(repeat, as_groups=True),
+            "vLLM direct, a request per group": lambda repeat: self._run_direct(repeat, as_groups=True, has_text=True),
+            "  the same without text": lambda repeat: self._run_direct(repeat, as_groups=True, has_text=False),
+            "  without text, a request per completion": lambda repeat: self._run_direct(
+                repeat, as_groups=False, has_text=False
+            ),
             "VllmGenerator": self._run_ours,
         }
 
@@ -112,8 +115,8 @@ class VllmRuns:
         groups = self._generator.generate(self._checkpoint, requests, self._settings)
         return sum(len(completion.token_ids) for group in groups for completion in group)
 
-    def _run_direct(self, repeat: int, *, as_groups: bool) -> tuple[float, int]:
-        answer = self._ask({"repeat": repeat, "as_groups": as_groups})
+    def _run_direct(self, repeat: int, *, as_groups: bool, has_text: bool) -> tuple[float, int]:
+        answer = self._ask({"repeat": repeat, "as_groups": as_groups, "has_text": has_text})
         return answer["seconds"], int(answer["tokens"])
 
     def _ask(self, message: dict[str, Any]) -> dict[str, float]:

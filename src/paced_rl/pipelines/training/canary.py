@@ -10,8 +10,8 @@ from paced_rl.parameters import PolicyParameters, RolloutParameters, TrainingPar
 from paced_rl.types import Origin
 
 LARGEST_GAPS = {"float32": 0.001, "bfloat16": 0.05}
-"""Mean gaps that rounding explains, with room: measured were 5e-7 in float32 and 0.007 in bfloat16 on the starter
-(docs/experiments.md). An engine that missed one round's update was 0.03 off, so in bfloat16 it may take several."""
+"""Mean gaps that rounding explains, with room: measured were 4e-7 in float32 and 0.005 in bfloat16 on the starter
+(docs/experiments.md). An engine that missed one round's update was 0.04 off, so in bfloat16 it may take several."""
 
 
 class LogProbGapError(ValueError):
