@@ -1,4 +1,4 @@
-"""Calibration of estimators on rounds of known outcomes, against the measures on the same groups put together by hand."""
+"""Calibration of estimators on rounds of known outcomes, against the same measures put together by hand."""
 
 import numpy as np
 import pyarrow as pa
