@@ -9,10 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8c8c8c")
-"""Okabe and Ito's, which people with any common colour blindness tell apart; yellow is left out, being too pale."""
+_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#000000",
+    "#8c8c8c",
+    "#5e3c99",
+    "#7a4a12",
+)
+"""Okabe and Ito's, which people with any common colour blindness tell apart; yellow is left out, being too pale, and then grey, violet and brown."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Beside the colours, for print in grey and for more than eight arms."""
+"""Beside the colours, for print in grey and for more arms than colours."""
 _GREY = "#8c8c8c"
 _MAX_PLAIN_BANDS = 4
 """Arms whose bands can lie on each other and still be told apart."""
