@@ -21,7 +21,8 @@ _COLOURS = (
     "#5e3c99",
     "#7a4a12",
 )
-"""Okabe and Ito's, which people with any common colour blindness tell apart; yellow is left out, being too pale, and then grey, violet and brown."""
+"""Okabe and Ito's, which people with any common colour blindness tell apart; yellow is left out, being too pale, and
+grey, violet and brown are added."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Beside the colours, for print in grey and for more arms than colours."""
 _GREY = "#8c8c8c"
