@@ -1,5 +1,7 @@
 """Fixtures that more than one test file uses."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,11 @@ def tiny_policy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_policy_folder(model, tokenizer, folder)
     return folder
+
+
+@pytest.fixture
+def python_handles_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches Python as it does from a terminal: whoever runs the tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

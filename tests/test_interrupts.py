@@ -7,14 +7,7 @@ import pytest
 from paced_rl.interrupts import is_stop_requested, stop_after_node
 
 
-@pytest.fixture
-def _python_handles_interrupts() -> "object":
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with SIGINT ignored
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_python_handles_interrupts")
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_the_first_ctrl_c_asks_and_the_second_interrupts(capfd: pytest.CaptureFixture[str]) -> None:
     with stop_after_node():
         assert not is_stop_requested()

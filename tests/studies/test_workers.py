@@ -66,6 +66,7 @@ def test_processes_share_the_cores_unless_the_user_said_how_many_threads(
         assert pool.run([job(tmp_path, "told", worker_jobs.say_threads)])[0].message == "3"
 
 
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_ctrl_c_stops_what_runs_and_lets_nothing_begin(tmp_path: Path) -> None:
     began = tmp_path / "began"
     jobs = [
@@ -85,6 +86,7 @@ def test_ctrl_c_stops_what_runs_and_lets_nothing_begin(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.usefixtures("python_handles_interrupts")
 def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     began = tmp_path / "began"
 
