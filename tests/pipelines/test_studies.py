@@ -190,7 +190,7 @@ def test_a_killed_study_goes_on_to_the_same_bytes(tmp_path: Path, finished: tupl
     project = project_with_study(tmp_path / "killed", STUDY.replace("  broken", "  # broken").replace("[0, 1]", "[0]"))
     program = [sys.executable, "-m", "kedro", "paced", "study", "study.yml"]
     with (project / "out.txt").open("w") as out:
-        process = subprocess.Popen(program, cwd=project, stdout=out, stderr=out, env=environment(OMP_NUM_THREADS="1"))
+        process = subprocess.Popen(program, cwd=project, stdout=out, stderr=out, env=environment())
         first = project / "data/08_reporting/round_summary/experiment=tiny-uniform-s0/round=0001/round_summary.parquet"
         deadline = time.monotonic() + 900
         while not first.exists() and time.monotonic() < deadline and process.poll() is None:
