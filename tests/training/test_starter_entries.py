@@ -44,7 +44,7 @@ def test_solutions_are_right_and_random_answers_are_those_of_other_entries() -> 
 
 def test_nothing_held_out_is_shown_whatever_its_spaces() -> None:
     counts = {"num_train": 10, "num_audit": 20, "num_validation": 20, "num_test": 20}
-    prompts = reasoning_gym_prompts(**TASK, **counts, seed=3)
+    prompts = reasoning_gym_prompts(**TASK, **counts, verifier="exact_match", seed=3)
     held_out = [prompt.text for prompt in prompts if prompt.split is not Split.TRAIN]
     assert {line["prompt"] for line in lines_of(num_lines=5000)} & set(held_out)  # it would be shown
     shown = {line["prompt"] for line in lines_of(num_lines=5000, held_out=[f" {text} " for text in held_out])}
@@ -72,8 +72,8 @@ def test_a_dataset_of_which_all_is_held_out_is_an_error_and_not_a_loop() -> None
 )
 def test_a_corpus_that_a_character_policy_cannot_read_is_refused(line: dict[str, str], text: str, message: str) -> None:
     (prompt,) = reasoning_gym_prompts(
-        dataset="chain_sum", config={}, template=text + "{question}", num_train=1, num_audit=0, num_validation=0,
-        num_test=0, seed=1,
+        dataset="chain_sum", config={}, template=text + "{question}", verifier="exact_match", num_train=1, num_audit=0,
+        num_validation=0, num_test=0, seed=1,
     )  # fmt: skip
     letters = "".join(sorted(set(prompt.text) - set("y")))
     with pytest.raises(ValueError, match=message):
