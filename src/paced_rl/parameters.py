@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from paced_rl.rollout_parameters import RolloutParameters as RolloutParameters
+from paced_rl.scheduling import Estimator, Selector
 from paced_rl.training_parameters import Group
 from paced_rl.training_parameters import (
     TrainingParameters as TrainingParameters,
@@ -117,20 +118,10 @@ class PolicyParameters(Group):
 class SchedulingParameters(Group):
     """Which prompts a round takes."""
 
-    selector: Literal[
-        "nearest",
-        "uniform",
-        "softened",
-        "posterior",
-        "posterior_thompson",
-        "beta_thompson",
-        "pass_rate_variance",
-        "dynamic_sampling",
-        "oracle",
-    ] = "nearest"
+    selector: Selector = "nearest"
     """Rule of choice, see `paced_rl.scheduling.selectors` and `dynamic_sampling`; `oracle` needs the pipeline
     `oracle_round`, which `kedro paced train` takes by itself."""
-    estimator: Literal["learned", "group_mean", "constant", "random", "beta_posterior"] = "learned"
+    estimator: Estimator = "learned"
     """What gives `estimated_accuracy`, see `paced_rl.scheduling.estimators`: the head, or what stands in for it."""
     target_accuracy: float = Field(0.5, ge=0, le=1)
     """Accuracy the selector looks for (τ in the paper)."""

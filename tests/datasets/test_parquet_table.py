@@ -50,6 +50,27 @@ def test_every_table_round_trips_with_rows_and_without(table: str, tmp_path: Pat
     assert dataset.exists()
 
 
+def test_what_is_done_to_a_loaded_table_does_not_show_in_the_next_load(tmp_path: Path) -> None:
+    dataset = _dataset(tmp_path, "prompt_embeddings")
+    dataset.save(pd.DataFrame({"embedding": [[1.5, 2.0], [3.0, 4.0]], "split": "train", "prompt_id": ["p0", "p1"]}))
+    first = dataset.load()
+    assert isinstance(first, pd.DataFrame)
+    first["round"] += 1
+    first.loc[0, "prompt_id"] = "mine"
+    first["more"] = 1
+    first.columns = [name.upper() for name in first.columns]
+    with pytest.raises(ValueError, match="read-only"):
+        first["EMBEDDING"].iloc[0][0] = 9.0
+    with pytest.raises(ValueError, match="read-only"):
+        first["MORE"].to_numpy()[0] = 2
+    second = dataset.load()
+    assert isinstance(second, pd.DataFrame)
+    assert list(second.columns) == ["prompt_id", "split", "embedding", "experiment", "round"]
+    assert second["prompt_id"].to_list() == ["p0", "p1"]
+    assert second["round"].to_list() == [3, 3]
+    assert [list(x) for x in second["embedding"]] == [[1.5, 2.0], [3.0, 4.0]]
+
+
 def test_python_lists_arrays_and_any_column_order_are_taken(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, "prompt_embeddings")
     embeddings = [np.array([1.5, 2.0]), [3], np.array([0.25], dtype=np.float32), []]

@@ -102,8 +102,9 @@ class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReade
             if not self._exists():
                 raise DatasetError(f"table {self._table}: there is no file {self._filepath}")
             return TableReader(path=self._filepath)
-        table = read_table(self._filepath, self._table, self._with_partitions)
-        return table.to_pandas(use_threads=not is_small(self._filepath))
+        # Under pandas' copy-on-write a shallow copy shares the values until somebody writes, and arrays in cells, which
+        # are views of Arrow's memory, cannot be written.
+        return read_table(self._filepath, self._table, self._frame).copy(deep=False)
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows for Kedro-Viz, with long texts and lists cut."""
@@ -119,11 +120,11 @@ class ParquetTable(AbstractDataset[pd.DataFrame | pa.Table | pa.RecordBatchReade
             }
         )
 
-    def _with_partitions(self, table: pa.Table) -> pa.Table:
+    def _frame(self, table: pa.Table) -> pd.DataFrame:
         table = conform(table, self._schema, name=self._table)
         for name, value in path_partitions(self._filepath).items():
             table = table.append_column(name, pa.array([value] * table.num_rows, type=PARTITIONS[name]))
-        return table
+        return table.to_pandas(use_threads=not is_small(self._filepath))
 
     def _write(self, path: Path, data: pd.DataFrame | pa.Table | pa.RecordBatchReader) -> None:
         with pq.ParquetWriter(path, self._schema, compression="zstd") as writer:

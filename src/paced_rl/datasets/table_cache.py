@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,9 @@ MAX_TABLE_BYTES = 8 * 1024**2
 """In memory; a small file may hold a large table."""
 MAX_TABLES = 24
 
+View = TypeVar("View")
 _Identity = tuple[int, int, int, int]
-_tables: OrderedDict[tuple[Path, str], tuple[_Identity, pa.Table]] = OrderedDict()
+_tables: OrderedDict[tuple[Path, str], tuple[_Identity, Any]] = OrderedDict()
 
 
 def is_small(path: Path) -> bool:
@@ -22,13 +24,22 @@ def is_small(path: Path) -> bool:
     return path.stat().st_size <= MAX_FILE_BYTES
 
 
-def read_table(path: Path, view: str = "", finish: Callable[[pa.Table], pa.Table] | None = None) -> pa.Table:
+@overload
+def read_table(path: Path) -> pa.Table: ...
+
+
+@overload
+def read_table(path: Path, view: str, finish: Callable[[pa.Table], View]) -> View: ...
+
+
+def read_table(path: Path, view: str = "", finish: Callable[[pa.Table], Any] | None = None) -> Any:
     """The whole file. A small one is read once per process and version: inode, size and times tell versions apart.
 
     Args:
         path: of the file.
         view: name of what `finish` makes of the file; the same name must stand for the same function of file and path.
-        finish: applied to the table before it is kept.
+        finish: applied to the table before it is kept; what it returns is given to several callers, so that none of
+            them may change it.
 
     Raises:
         FileNotFoundError, pyarrow.ArrowInvalid: there is no such file, or it is no Parquet.
@@ -42,14 +53,14 @@ def read_table(path: Path, view: str = "", finish: Callable[[pa.Table], pa.Table
     small = is_small(path)
     with pq.ParquetFile(path) as file:
         table = file.read(use_threads=not small)
-    table = table if finish is None else finish(table)
+    result = table if finish is None else finish(table)
     _tables.pop(key, None)
     # What was read while somebody replaced the file may be of either version.
     if small and table.nbytes <= MAX_TABLE_BYTES and _identity(path) == identity:
-        _tables[key] = (identity, table)
+        _tables[key] = (identity, result)
         if len(_tables) > MAX_TABLES:
             _tables.popitem(last=False)
-    return table
+    return result
 
 
 def _identity(path: Path) -> _Identity:

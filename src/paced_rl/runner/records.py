@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,9 @@ def output_fingerprints(node: Node, catalog: CatalogProtocol) -> dict[str, str |
 
 def write_record(path: Path, record: Record, outputs: Mapping[str, str | None]) -> None:
     """Write a finished run's record, whole or not at all; the outputs are on the disk already."""
-    text = json.dumps(asdict(replace(record, outputs=outputs)), indent=1, ensure_ascii=False)
+    finished = replace(record, outputs=outputs)
+    # Neither `asdict`, which copies every mapping deeply, nor an indent, which Python's fast encoder does not know.
+    text = json.dumps({field.name: getattr(finished, field.name) for field in fields(Record)}, ensure_ascii=False)
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
