@@ -1,7 +1,7 @@
 """Kedro's configuration loader for many rounds in one process: files are parsed once, path templates resolved once."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,10 @@ class RoundConfigLoader(OmegaConfigLoader):
     every loader, because they depend on `--params`.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parameters: bytes | None = None
+
     def _read_raw_config(self, key: str) -> tuple[Any, ...]:
         # Kedro keeps reading and resolving apart so that what is read can be kept. Credentials are resolved from
         # environment variables while they are read, and archives and URLs are no folders: neither is kept.
@@ -38,14 +42,39 @@ class RoundConfigLoader(OmegaConfigLoader):
         raw: tuple[Any, ...] = pickle.loads(known[1])
         return raw
 
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        # A session asks for its parameters twice, with everything that they depend on the same.
+        if key != "parameters" or key in self:
+            return super().__getitem__(key)
+        if self._parameters is None:
+            self._parameters = pickle.dumps(super().__getitem__(key))
+        parameters: dict[str, Any] = pickle.loads(self._parameters)
+        return parameters
+
     def _resolve_catalog_config(self, aggregate_config: Iterable[DictConfig]) -> dict[str, Any]:
-        # OmegaConf resolves `_this_round`, and what it refers to, again for every path that mentions it.
+        # OmegaConf resolves `_this_round`, and what it refers to, again for every path that mentions it, and takes most
+        # of its time to understand where in the path that is. Anything but a plain mention of a text is left to it.
         merged: Any = OmegaConf.unsafe_merge(*aggregate_config)
-        for name in merged:
-            if str(name).startswith("_") and OmegaConf.is_interpolation(merged, name):
-                merged[name] = merged[name]
-        resolved: dict[str, Any] = super()._resolve_catalog_config([merged])
+        templates = {f"${{{name}}}": merged[name] for name in merged if str(name).startswith("_")}
+        texts = {mention: value for mention, value in templates.items() if isinstance(value, str)}
+        entries: Any = OmegaConf.to_container(merged, resolve=False)
+        # Kedro drops what is called by an underscore after this.
+        replaced = _replace({name: entry for name, entry in entries.items() if not name.startswith("_")}, texts)
+        has_more = "${" in str(replaced)
+        resolved: dict[str, Any] = super()._resolve_catalog_config([merged]) if has_more else replaced
         return resolved
+
+
+def _replace(value: Any, texts: Mapping[str, str]) -> Any:
+    """The same mappings and lists, with every mention in a text replaced."""
+    if isinstance(value, dict):
+        return {key: _replace(entry, texts) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_replace(entry, texts) for entry in value]
+    if isinstance(value, str) and "${" in value:
+        for mention, text in texts.items():
+            value = value.replace(mention, text)
+    return value
 
 
 def _contents(folders: Iterable[Path]) -> _Contents:

@@ -77,6 +77,8 @@ class ExpectationSuite:
     def _check(self, data: pd.DataFrame | pa.Table) -> None:
         plan = _plan(self._suite_text())
         frame, id_column = _select(data, plan.columns, table=self._table)
+        if frame.empty and plan.is_about_rows:
+            return
         if _keeps_every_rule(frame, plan):
             return
         # Only now what a reader needs: counts, values and rows, which take Great Expectations several times as long.
@@ -108,6 +110,8 @@ class _Plan:
     suite: "gx.ExpectationSuite"
     columns: frozenset[str]
     """Columns that the rules are about."""
+    is_about_rows: bool
+    """Whether every rule is about each row, so that a table without rows keeps them all."""
     edges: "tuple[MetricEdge, ...]"
     """The metrics to compute, each with one that it needs first."""
     rules: "tuple[tuple[Expectation, Mapping[str, MetricConfigurationID]], ...]"
@@ -124,6 +128,11 @@ def _plan(suite_text: str) -> _Plan:
     _forbid_telemetry()
     import great_expectations as gx
     from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
+    from great_expectations.expectations.expectation import (
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
     from great_expectations.validator.validation_graph import ValidationGraph
 
     suite = gx.ExpectationSuite(**json.loads(suite_text))
@@ -137,7 +146,14 @@ def _plan(suite_text: str) -> _Plan:
         for metric in needed.get_metric_configurations():
             graph.build_metric_dependency_graph(metric, _YES_OR_NO)
         rules.append((rule, {name: metric.id for name, metric in needed.metric_configurations.items()}))
-    return _Plan(suite=suite, columns=_columns_of(suite), edges=tuple(graph.edges), rules=tuple(rules))
+    of_rows = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+    return _Plan(
+        suite=suite,
+        columns=_columns_of(suite),
+        is_about_rows=all(isinstance(rule, of_rows) for rule, _ in rules),
+        edges=tuple(graph.edges),
+        rules=tuple(rules),
+    )
 
 
 def _keeps_every_rule(frame: pd.DataFrame, plan: _Plan) -> bool:

@@ -40,7 +40,7 @@ def arrow_tables(
     """
     if isinstance(data, pd.DataFrame):
         list_columns = {field.name for field in schema if pa.types.is_list(field.type)}
-        columns = [_from_pandas(data.iloc[:, i], label in list_columns, name=name) for i, label in enumerate(data)]
+        columns = [_from_pandas(column, label in list_columns, name=name) for label, column in data.items()]
         yield pa.table(columns, names=[str(label) for label in data])
     elif isinstance(data, pa.Table):
         yield data
@@ -99,13 +99,13 @@ def conform(table: pa.Table, schema: pa.Schema, *, name: str, first_row: int = 0
     Raises:
         DatasetError: names the table, the column, what was got and the first rows concerned.
     """
-    got = table.column_names
-    missing = [column for column in schema.names if column not in got]
-    unexpected = sorted({column for column in got if column not in schema.names or got.count(column) > 1})
-    if missing or unexpected:
+    got, wanted = table.column_names, schema.names
+    if sorted(got) != sorted(wanted):
+        missing = [column for column in wanted if column not in got]
+        unexpected = sorted({column for column in got if column not in wanted or got.count(column) > 1})
         raise DatasetError(
             f"table {name}: missing columns {missing}, unexpected or repeated columns {unexpected}; "
-            f"its schema has {schema.names}"
+            f"its schema has {wanted}"
         )
     columns = []
     for field in schema:
@@ -116,6 +116,8 @@ def conform(table: pa.Table, schema: pa.Schema, *, name: str, first_row: int = 0
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field, *, name: str) -> pa.ChunkedArray:
+    if column.type == field.type:
+        return column
     if not _is_same_kind(column.type, field.type):
         raise DatasetError(f"table {name}: column {field.name} is {column.type}; its schema says {field.type}")
     try:
@@ -163,11 +165,14 @@ def _bad_rows(chunk: pa.Array, field: pa.Field) -> dict[str, list[int]]:
     if not field.nullable and chunk.null_count:
         found["is null or NaN"] = pc.indices_nonzero(pc.is_null(chunk)).to_pylist()
     if pa.types.is_floating(field.type):
-        found["is infinite or NaN"] = pc.indices_nonzero(pc.invert(pc.is_finite(chunk))).to_pylist()
+        is_finite = pc.is_finite(chunk)
+        if is_finite.false_count:
+            found["is infinite or NaN"] = pc.indices_nonzero(pc.invert(is_finite)).to_pylist()
     if pa.types.is_list(field.type):
         values = pc.list_flatten(chunk)
         is_floating = pa.types.is_floating(values.type)
         is_good = pc.fill_null(pc.is_finite(values), False) if is_floating else pc.is_valid(values)
-        rows = pc.filter(pc.list_parent_indices(chunk), pc.invert(is_good))
-        found["holds a value that is null, infinite or NaN"] = pc.unique(rows).to_pylist()
+        if is_good.false_count:
+            rows = pc.filter(pc.list_parent_indices(chunk), pc.invert(is_good))
+            found["holds a value that is null, infinite or NaN"] = pc.unique(rows).to_pylist()
     return found
