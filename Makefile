@@ -10,8 +10,9 @@ VLLM_STAMP := $(VENV)/.vllm-installed
 round: setup  ## install if needed, then run one PACED-RL round
 	$(BIN)/kedro run --pipelines=paced_round
 
+# Two processes, a thread each. A file stays in one, for its fixtures' sake; in the folders' order none of the long ones is last.
 test: lint  ## install if needed, then every check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-vllm: vllm  ## install vLLM for a CPU if needed, then the checks that run its engine
 	$(BIN)/pytest -m vllm

@@ -137,7 +137,9 @@ def test_the_verdict_is_that_of_great_expectations_on_its_own(table: str) -> Non
             verdicts.append(True)
         except DataValidationError:
             verdicts.append(False)
-        assert whole.get_batch({"dataframe": frame}).validate(own_words).success == verdicts[-1]
+        # The verdict alone: a list of the rows that break a rule takes time, and nobody reads it here.
+        result = whole.get_batch({"dataframe": frame}).validate(own_words, result_format="BOOLEAN_ONLY")
+        assert result.success == verdicts[-1]
     assert set(verdicts) == {True, False}
 
 

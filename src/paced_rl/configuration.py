@@ -1,12 +1,14 @@
 """Kedro's configuration loader for many rounds in one process: files are parsed once, path templates resolved once."""
 
+import contextlib
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 _SUFFIXES = (".yml", ".yaml", ".json")
 
@@ -51,18 +53,31 @@ class RoundConfigLoader(OmegaConfigLoader):
         parameters: dict[str, Any] = pickle.loads(self._parameters)
         return parameters
 
-    def _resolve_catalog_config(self, aggregate_config: Iterable[DictConfig]) -> dict[str, Any]:
+    def _read_dir_configs(self, conf_path: str, patterns: Iterable[str], key: str, *rest: Any) -> dict[Path, Any]:
+        # OmegaConf takes long to copy what it made of a file, and so does every step below; plain mappings are quick.
+        files: dict[Path, Any] = super()._read_dir_configs(conf_path, patterns, key, *rest)
+        return {path: OmegaConf.to_container(file) for path, file in files.items()} if key == "catalog" else files
+
+    def _resolve_catalog_config(self, aggregate_config: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         # OmegaConf resolves `_this_round`, and what it refers to, again for every path that mentions it, and takes most
         # of its time to understand where in the path that is. Anything but a plain mention of a text is left to it.
-        merged: Any = OmegaConf.unsafe_merge(*aggregate_config)
-        templates = {f"${{{name}}}": merged[name] for name in merged if str(name).startswith("_")}
-        texts = {mention: value for mention, value in templates.items() if isinstance(value, str)}
-        entries: Any = OmegaConf.to_container(merged, resolve=False)
-        # Kedro drops what is called by an underscore after this.
-        replaced = _replace({name: entry for name, entry in entries.items() if not name.startswith("_")}, texts)
-        has_more = "${" in str(replaced)
-        resolved: dict[str, Any] = super()._resolve_catalog_config([merged]) if has_more else replaced
+        files = list(aggregate_config)
+        templates = [{name: value for name, value in file.items() if _is_template(name)} for file in files]
+        merged: Any = OmegaConf.unsafe_merge({}, *filter(None, templates))
+        with contextlib.suppress(InterpolationResolutionError):  # of a template that mentions an entry
+            texts = {f"${{{name}}}": value for name, value in merged.items() if isinstance(value, str)}
+            # Kedro drops the templates after this.
+            replaced: dict[str, Any] = _replace(
+                {name: entry for file in files for name, entry in file.items() if not _is_template(name)}, texts
+            )
+            if "${" not in str(replaced):
+                return replaced
+        resolved: dict[str, Any] = super()._resolve_catalog_config(files)
         return resolved
+
+
+def _is_template(name: Any) -> bool:
+    return str(name).startswith("_")
 
 
 def _replace(value: Any, texts: Mapping[str, str]) -> Any:

@@ -21,9 +21,10 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-for _name in ("ibis", "pandera"):
-    # Kedro tries to import them at every load of a parameter or table, hundreds of times a round, and Python looks
-    # for a missing module anew each time, in every folder of the path. None is its own way to say that it is not there.
+for _name in ("ibis", "pandera", "kedro.io.paced_rl", "kedro_datasets.paced_rl"):
+    # Kedro tries to import the first two at every load of a parameter or table, hundreds of times a round, and looks
+    # for the classes of our catalog among its own first. Python looks for a missing module anew each time, in every
+    # folder of the path. None is its own way to say that it is not there.
     if importlib.util.find_spec(_name) is None:
         sys.modules.setdefault(_name, None)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ Under FOLDER it leaves `reference/` (never interrupted), `killed/` (interrupted,
 """
 
 import filecmp
+import gc
 import itertools
 import json
 import logging
@@ -70,6 +71,7 @@ def main(folder: Path) -> None:
     for name in ("warm", "reference", "killed"):
         make_project(folder / name)
     _run(folder / "warm", seed=1)
+    gc.freeze()  # else each fork's collector walks through, and so copies, all that was imported
     _, moments = _attempt(folder / "reference", folder / "reference.journal", positions={}, strike_at=None)
     positions: dict[Point, int] = {}
     for position, moment in enumerate(moments):
@@ -184,7 +186,7 @@ def _watch(visit: Callable[..., None], now: dict[str, Any]) -> None:
     import pyarrow.parquet as pq
     import safetensors.torch
     from kedro.pipeline.node import Node
-    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from paced_rl.hooks.common import stage_of
 
@@ -214,9 +216,9 @@ def _watch(visit: Callable[..., None], now: dict[str, Any]) -> None:
         real(tensors, path, **kwargs)
         visit("inside weights", path, lambda: os.truncate(path, path.stat().st_size // 2))
 
-    def save_figure(real: Any, figure: Any, path: Path, **kwargs: Any) -> None:
-        real(figure, path, **kwargs)
-        visit("inside a figure", path, lambda: os.truncate(path, 100))
+    def save_image(real: Any, image: Any, path: Any, **kwargs: Any) -> None:
+        real(image, path, **kwargs)
+        visit("inside a figure", Path(path), lambda: os.truncate(path, 100))
 
     def delete(real: Any, path: Any, *args: Any, **kwargs: Any) -> None:
         if Path(path).exists():
@@ -231,7 +233,7 @@ def _watch(visit: Callable[..., None], now: dict[str, Any]) -> None:
         (Path, "write_bytes", write),
         (pq.ParquetWriter, "write_table", write_rows),
         (safetensors.torch, "save_file", save_tensors),
-        (Figure, "savefig", save_figure),
+        (Image, "save", save_image),
         (shutil, "rmtree", delete),
     ):
         around(owner, name, watcher)

@@ -1,4 +1,7 @@
-"""A study end to end at tiny sizes: shared starts, a failing arm, a killed parent, and the same bytes as without it."""
+"""A study end to end at tiny sizes: shared starts, a failing arm, a killed parent, and the same bytes as without it.
+
+One study serves all tests: it is killed in its first experiment and continued by the same command.
+"""
 
 import filecmp
 import json
@@ -16,7 +19,7 @@ from project_folders import environment, inside, make_project
 from paced_rl.commands.study import study
 from paced_rl.loop import open_study, train
 from paced_rl.studies.checks import open_arms
-from paced_rl.studies.running import StudyResult, run_study
+from paced_rl.studies.running import run_study
 from paced_rl.studies.study_file import StudyFileError, read_study
 
 ROUNDS = 2
@@ -42,11 +45,6 @@ def project_with_study(folder: Path, text: str = STUDY) -> Path:
     project = make_project(folder)
     (project / "study.yml").write_text(text)
     return project
-
-
-def run(project: Path) -> StudyResult:
-    with inside(project):
-        return run_study(read_study(project / "study.yml"), project)
 
 
 def files(project: Path, experiment: str) -> dict[str, Path]:
@@ -89,9 +87,30 @@ def command(project: Path, *arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """A project in which the command has run the study, and how that ended."""
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, int]]:
+    """A project in which the command was killed in round 1 of its first experiment; what it had written, and when."""
     project = project_with_study(tmp_path_factory.mktemp("study") / "project")
+    program = [sys.executable, "-m", "kedro", "paced", "study", "study.yml"]
+    with (project / "out.txt").open("w") as out:
+        process = subprocess.Popen(program, cwd=project, stdout=out, stderr=out, env=environment())
+        first = project / "data/08_reporting/round_summary/experiment=tiny-uniform-s0/round=0001/round_summary.parquet"
+        deadline = time.monotonic() + 900
+        while not first.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    assert first.exists(), (project / "out.txt").read_text()
+    locks = project / "data/.locks"
+    while list(locks.glob("*.json")) and time.monotonic() < deadline:  # its workers stop after their nodes
+        time.sleep(0.05)
+    written = (path for path in (project / "data").glob("*/*/experiment=*/**/*.parquet"))
+    return project, {path: path.stat().st_mtime_ns for path in written}
+
+
+@pytest.fixture(scope="module")
+def finished(killed: tuple[Path, dict[Path, int]]) -> tuple[Path, Result]:
+    """The same project, in which the same command has gone on, and how that ended."""
+    project, _ = killed
     return project, command(project)
 
 
@@ -145,13 +164,18 @@ def test_the_start_is_computed_once_per_seed(finished: tuple[Path, Result]) -> N
     assert filecmp.cmp(*(paths[name] for paths in tables), shallow=False)
 
 
-def test_an_experiment_of_a_study_is_the_one_that_train_would_have_made(finished: tuple[Path, Result]) -> None:
+@pytest.mark.parametrize(("arm", "seed"), [(0, 0), (1, 1)])
+def test_an_experiment_of_a_study_is_the_one_that_train_would_have_made(
+    finished: tuple[Path, Result], arm: int, seed: int
+) -> None:
+    """The one that was killed in the middle too."""
     project, _ = finished
     plan = read_study(project / "study.yml")
-    params = {**plan.runtime_params(plan.arms[1], 1), "experiment": "by_hand"}
+    params = plan.runtime_params(plan.arms[arm], seed)
+    by_hand = f"by_hand_{arm}"
     with inside(project):
-        train(open_study(project, env="test", params=params), last=ROUNDS)
-    assert_equal(files(project, "by_hand"), files(project, "tiny-wide_head-s1"))
+        train(open_study(project, env="test", params={**params, "experiment": by_hand}), last=ROUNDS)
+    assert_equal(files(project, by_hand), files(project, plan.experiment(plan.arms[arm].name, seed)))
 
 
 def test_the_test_split_is_evaluated_and_no_figure_of_a_round_reads_it(finished: tuple[Path, Result]) -> None:
@@ -186,27 +210,16 @@ def test_a_study_without_test_rows_is_the_same_but_for_them(finished: tuple[Path
     pd.testing.assert_frame_equal(*(summary.drop(columns="tokens_evaluated") for summary in summaries))
 
 
-def test_a_killed_study_goes_on_to_the_same_bytes(tmp_path: Path, finished: tuple[Path, Result]) -> None:
-    project = project_with_study(tmp_path / "killed", STUDY.replace("  broken", "  # broken").replace("[0, 1]", "[0]"))
-    program = [sys.executable, "-m", "kedro", "paced", "study", "study.yml"]
-    with (project / "out.txt").open("w") as out:
-        process = subprocess.Popen(program, cwd=project, stdout=out, stderr=out, env=environment())
-        first = project / "data/08_reporting/round_summary/experiment=tiny-uniform-s0/round=0001/round_summary.parquet"
-        deadline = time.monotonic() + 900
-        while not first.exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        process.kill()
-        process.wait()
-    assert first.exists(), (project / "out.txt").read_text()
-    locks = project / "data/.locks"
-    while list(locks.glob("*.json")) and time.monotonic() < deadline:  # its workers stop after their nodes
-        time.sleep(0.05)
-    done = {path: path.stat().st_mtime_ns for path in (project / "data").glob("*/*/experiment=*/**/*.parquet")}
-    assert sum(path.match("round_summary/*/round=0002/*") for path in done) < 2, "it was not interrupted"
-    assert [outcome.is_done for outcome in run(project).outcomes] == [True] * 2
-    for experiment in ("tiny-uniform-s0", "tiny-wide_head-s0"):
-        assert_equal(files(project, experiment), files(finished[0], experiment))
-    assert [p for p in done if p.name not in WALL_CLOCK and p.stat().st_mtime_ns != done[p]] == [], "ran again"
+def test_a_killed_study_goes_on_where_it_was(
+    killed: tuple[Path, dict[Path, int]], finished: tuple[Path, Result]
+) -> None:
+    project, written = killed
+    begun = {path.parts[-3] for path in written if path.match("rollouts/*/*/*")}
+    assert begun == {"experiment=tiny-uniform-s0"}, "the kill came too late"
+    assert not any(path.match("round_summary/*/round=0002/*") for path in written), "it was not interrupted"
+    assert len(table(project, "tiny-uniform-s0", "learning_curve", ROUNDS)) == ROUNDS + 1
+    ran_again = [p for p, when in written.items() if p.name not in WALL_CLOCK and p.stat().st_mtime_ns != when]
+    assert ran_again == []
 
 
 def test_every_arm_is_checked_against_the_project_before_anything_runs(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,14 @@ SUMS: dict[str, Any] = {
     "verifier": "reasoning_gym",
 }
 COUNTS = {"num_train": 40, "num_audit": 10, "num_validation": 10, "num_test": 5}
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[ReasoningGymVerifier]:
+    """One for all datasets: its worker takes seconds to start."""
+    verifier = ReasoningGymVerifier(timeout_seconds=10.0, memory_bytes=2 * 1024**3)
+    yield verifier
+    verifier.close()
 
 
 def prompts_of(**changes: Any) -> list[Prompt]:
@@ -57,14 +66,14 @@ def test_answers_with_one_spelling_may_be_matched_as_texts() -> None:
     ("dataset", "template"),
     [("chain_sum", "{expression}="), ("spell_backward", "{word}>"), ("simple_equations", "{question}")],
 )
-def test_the_verifier_accepts_each_prompt_s_own_answer_and_no_other(dataset: str, template: str) -> None:
-    verifier = ReasoningGymVerifier(timeout_seconds=10.0, memory_bytes=2 * 1024**3)
+def test_the_verifier_accepts_each_prompt_s_own_answer_and_no_other(
+    dataset: str, template: str, verifier: ReasoningGymVerifier
+) -> None:
     for prompt in prompts_of(dataset=dataset, template=template, config={}, num_train=2, num_audit=0):
         verifier.check_arguments(prompt.verifier_arguments)
         assert json.loads(json.dumps(prompt.verifier_arguments)) == prompt.verifier_arguments
         assert verifier.verify(prompt.reference_answer, prompt.verifier_arguments).status is VerdictStatus.RIGHT
         assert verifier.verify("nothing", prompt.verifier_arguments).reward == 0.0
-    verifier.close()
 
 
 def test_prompts_are_a_function_of_the_seed_and_consume_no_global_generator() -> None:

@@ -90,8 +90,9 @@ def kedro(project: Path, *lines: str) -> list[set[str]]:
                 for text in (
                     "first runs",
                     "second runs",
-                    "first is cached",
-                    "second is cached",
+                    "1 node is cached: first",
+                    "1 node is cached: second",
+                    "2 nodes are cached: first, second",
                     "Running node: first",
                     "Running node: second",
                     "forced",
@@ -104,7 +105,7 @@ def kedro(project: Path, *lines: str) -> list[set[str]]:
     return said
 
 
-BOTH_CACHED = {"first is cached", "second is cached"}
+BOTH_CACHED = {"2 nodes are cached: first, second"}
 BOTH_RUN = {"first runs", "second runs", "Running node: first", "Running node: second"}
 
 
@@ -128,10 +129,10 @@ def test_kedro_run_uses_the_cache_and_its_options_work(project: Path) -> None:
         BOTH_CACHED,
         BOTH_RUN | {"forced"},
         {"second runs", "Running node: second", "forced"},
-        {"second is cached"},
-        {"first is cached"},
-        {"second is cached"},
-        {"second is cached"},
+        {"1 node is cached: second"},
+        {"1 node is cached: first"},
+        {"1 node is cached: second"},
+        {"1 node is cached: second"},
         # A runner that was asked for is used: it knows no cache.
         {"Running node: first", "Running node: second"},
         {"Running node: first", "Running node: second"},
@@ -148,7 +149,7 @@ def test_an_edit_between_two_processes_reruns_what_it_reaches(project: Path) -> 
     helpers.write_text("def scale(x, factor):\n    return factor * x\n")
     # The product is the same either way round, so what follows stays cached.
     code_changed = {"first runs", "Running node: first", "code of toy_project.helpers.scale changed"}
-    assert kedro(project, "run", "run") == [code_changed | {"second is cached"}, BOTH_CACHED]
+    assert kedro(project, "run", "run") == [code_changed | {"1 node is cached: second"}, BOTH_CACHED]
 
 
 def test_without_the_project_command_the_session_puts_the_cache_in(project: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
@@ -26,14 +27,7 @@ class FigureDataset(AbstractDataset["Figure", bytes]):
         self.metadata = metadata
 
     def save(self, data: "Figure") -> None:
-        options: dict[str, Any] = {
-            "format": "png",
-            # Matplotlib would write its version into the file, so that an upgrade made every round's figures differ.
-            "metadata": {"Software": None},
-            # Half the time of PIL's default 6, for a file that is a tenth larger.
-            "pil_kwargs": {"compress_level": 1},
-        }
-        write_atomically(self._filepath, lambda path: data.savefig(path, **options))
+        write_atomically(self._filepath, lambda path: _write_png(path, data))
 
     def load(self) -> bytes:
         return self._filepath.read_bytes()
@@ -47,3 +41,15 @@ class FigureDataset(AbstractDataset["Figure", bytes]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+def _write_png(path: Path, figure: "Figure") -> None:
+    # What `figure.savefig` does, without an alpha channel that is opaque everywhere, which takes a third of the time,
+    # and without the version of Matplotlib, with which an upgrade would make every round's figures differ.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Half the time of the default compression, 6, for a file that is a tenth larger.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(path, format="png", compress_level=1)

@@ -89,12 +89,13 @@ def log_round(record: RoundRecord, *, project: Path, tracking_uri: str | None = 
     earlier = _earlier_round_runs(client, experiment_id, parent, record.round_number)
     now = int(time.time() * 1000)
     child = _create_round_run(client, experiment_id, parent, record)
+    # First of all, since MLflow reads the whole run to find where its artifacts go.
+    _log_artifacts(client, child, record)
     from mlflow.entities import Metric
 
     round_metrics = [Metric(k, v, now, record.round_number) for k, v in _finite(record.round_metrics.items())]
     step_metrics = [Metric(k, v, now, step) for k, step, v in record.step_metrics if math.isfinite(v)]
     _log(client, child, metrics=[*round_metrics, *step_metrics], params=record.params)
-    _log_artifacts(client, child, record)
     if record.error is None:
         # Metrics are append-only: a value that an earlier run of this round has left is not written twice.
         unchanged = _points_at(client, parent, round_metrics) if earlier else {}

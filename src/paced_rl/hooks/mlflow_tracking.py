@@ -182,13 +182,14 @@ def _step_metrics(catalog: CatalogProtocol) -> list[tuple[str, int, float]]:
 
 def _sampled_rollouts(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -> Any:
     """Some rollouts with prompt and verdict, as a data frame; None when there are none or none are wanted."""
-    import pyarrow.parquet as pq
+    import pandas as pd
 
     from paced_rl.preflight import check_groups
 
     limit = check_groups(parameters)["reporting"].num_rollouts_in_mlflow  # type: ignore[attr-defined]
-    files = [file_of(catalog, name) for name in ("rollouts", "verdicts", "prompts")]
-    if limit == 0 or None in files:
+    tables = ("rollouts", "verdicts", "prompts")
+    files = [file for name in tables if (file := file_of(catalog, name)) is not None]
+    if limit == 0 or len(files) < len(tables):
         return None
     # Only these columns are read: token ids and log-probabilities are most of the bytes.
     columns = (
@@ -196,14 +197,24 @@ def _sampled_rollouts(catalog: CatalogProtocol, parameters: Mapping[str, Any]) -
         ["rollout_id", "verifier", "status", "reward", "extracted_answer"],
         ["prompt_id", "text", "reference_answer"],
     )
-    rollouts, verdicts, prompts = (
-        pq.read_table(file, columns=names, partitioning=None).to_pandas()
-        for file, names in zip(files, columns, strict=True)
-    )
+    rollouts, verdicts, prompts = (_columns(file, names) for file, names in zip(files, columns, strict=True))
     sample = rollouts.sample(min(limit, len(rollouts)), random_state=parameters["round"]).sort_index()
-    joined = sample.merge(verdicts, on="rollout_id", how="left").merge(prompts, on="prompt_id", how="left")
+    # Looked up by index, since a merge of pandas takes longer.
+    verdicts = verdicts.set_index("rollout_id").reindex(sample["rollout_id"])
+    prompts = prompts.set_index("prompt_id").reindex(sample["prompt_id"])
+    joined = pd.concat([table.reset_index(drop=True) for table in (sample, verdicts, prompts)], axis=1)
     first = ["text", "completion", "status", "reward", "extracted_answer", "reference_answer"]
     return joined[first + [name for name in joined.columns if name not in first]]
+
+
+def _columns(file: Path, names: list[str]) -> Any:
+    import pyarrow.parquet as pq
+
+    from paced_rl.datasets.table_cache import is_small, read_table
+
+    # The round has read a small table already.
+    table = read_table(file).select(names) if is_small(file) else pq.read_table(file, columns=names, partitioning=None)
+    return table.to_pandas()
 
 
 def _fingerprints(catalog: CatalogProtocol) -> dict[str, str]:

@@ -84,14 +84,17 @@ def reliability_bins(
     # Not linspace, whose 0.30000000000000004 would put an estimate of 0.3 into the bin below.
     edges = np.arange(NUM_BINS + 1) / NUM_BINS
     bin_of_prompt = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, NUM_BINS - 1)
+    in_bin = [bin_of_prompt == index for index in range(NUM_BINS)]
+    totals = np.array([n[inside].sum() for inside in in_bin])
+    means = [_ratio(float((n * p)[inside].sum()), int(total)) for inside, total in zip(in_bin, totals, strict=True)]
+    tail = (1 - BAND_PROBABILITY) / 2
+    # All at once, since each call of SciPy takes longer than its numbers.
+    quantiles = np.asarray(stats.binom.ppf([[tail], [1 - tail]], totals, means), dtype=np.float64)
     bins = []
-    for index in range(NUM_BINS):
-        inside = bin_of_prompt == index
-        total = int(n[inside].sum())
-        mean_estimate = _ratio(float((n * p)[inside].sum()), total)
-        tail = (1 - BAND_PROBABILITY) / 2
-        quantiles = np.asarray(stats.binom.ppf([tail, 1 - tail], total, mean_estimate), dtype=np.float64)
-        band = quantiles / total if total else np.full(2, np.nan)
+    for index, inside in enumerate(in_bin):
+        total = int(totals[index])
+        mean_estimate = means[index]
+        band = quantiles[:, index] / total if total else np.full(2, np.nan)
         bins.append(
             ReliabilityBin(
                 lower_edge=float(edges[index]),

@@ -43,6 +43,7 @@ class CachingRunner(SequentialRunner):
         super().__init__(is_async=is_async)
         self.force = force
         self._library_versions = library_versions
+        self._cached: list[str] = []
 
     def __repr__(self) -> str:
         # kedro-viz records the status of runs only where this text holds Kedro's own phrase for a sequential runner.
@@ -61,6 +62,7 @@ class CachingRunner(SequentialRunner):
             code_fingerprint(node.func)
         load_counts = Counter(chain.from_iterable(node.inputs for node in nodes))
         done: dict[Node, bool] = {}
+        self._cached.clear()
         try:
             for node in nodes:
                 if is_stop_requested():
@@ -68,6 +70,7 @@ class CachingRunner(SequentialRunner):
                 done[node] = self._run_if_stale(node, catalog, hook_manager, run_id)
                 self._release_datasets(node, catalog, load_counts, pipeline)
         finally:
+            self._tell_cached()
             if len(done) < len(nodes):
                 self._logger.warning(
                     "%d of %d nodes have not run. Repeat the command to go on: what has finished is cached.",
@@ -82,8 +85,9 @@ class CachingRunner(SequentialRunner):
         """Run a node through Kedro's own task unless it is up to date; True if it ran."""
         reason = "forced" if self.force else explain(node, catalog, library_versions=self._library_versions)
         if reason is None:
-            self._logger.info("%s is cached", node.name)
+            self._cached.append(node.name)
             return False
+        self._tell_cached()
         self._logger.info("%s runs: %s", node.name, reason)
         task = Task(node=node, catalog=catalog, is_async=self._is_async, hook_manager=hook_manager, run_id=run_id)
         if why_not_cacheable(node, catalog) is not None:
@@ -99,3 +103,10 @@ class CachingRunner(SequentialRunner):
         # Last of all: a kill before this makes the node run again, and a kill after it leaves no mark of an attempt.
         write_record(path, record, outputs)
         return True
+
+    def _tell_cached(self) -> None:
+        """One line for all nodes that were skipped since the last one."""
+        if self._cached:
+            count = f"{len(self._cached)} nodes are" if len(self._cached) > 1 else "1 node is"
+            self._logger.info("%s cached: %s", count, ", ".join(self._cached))
+        self._cached.clear()

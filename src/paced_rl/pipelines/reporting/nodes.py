@@ -142,7 +142,7 @@ def draw_estimates(
 
 
 def draw_learning_curve(learning_curve: pd.DataFrame) -> object:
-    """Accuracy against rounds and against tokens sampled."""
+    """Accuracy against rounds, with the tokens sampled until then."""
     from paced_rl.pipelines.reporting.figures import learning_curve_figure
 
     return learning_curve_figure(learning_curve)

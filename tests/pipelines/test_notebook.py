@@ -1,39 +1,20 @@
 """The notebook runs from top to bottom on what real rounds leave behind."""
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from project_folders import ROOT, make_project, run
 
-PROJECT = Path(__file__).parents[1]
-NOTEBOOK = PROJECT / "notebooks" / "explore_round.ipynb"
-TWO_ROUNDS = """
-import sys
-from pathlib import Path
-from paced_rl.loop import run_rounds
-
-params = {"policy": {"source": sys.argv[1]}}
-assert list(run_rounds(Path.cwd(), range(1, 3), env="test", params=params)) == [1, 2]
-"""
+NOTEBOOK = ROOT / "notebooks" / "explore_round.ipynb"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_policy_folder: Path) -> Path:
-    """A copy of the project's configuration with two rounds of a tiny random policy in it."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(PROJECT / "conf", folder / "conf")
-    shutil.copy(PROJECT / "pyproject.toml", folder)
-    (folder / "src").mkdir()  # Kedro wants the folder; the package is the installed one
-    (folder / "data").mkdir()
-    command = [sys.executable, "-c", TWO_ROUNDS, str(tiny_policy_folder)]
-    environment = {**os.environ, "PACED_RL_MLFLOW": "off", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    """Two rounds of a tiny random policy have run here."""
+    folder = make_project(tmp_path_factory.mktemp("notebook") / "project")
+    assert run(folder, range(1, 3), params={"policy": {"source": str(tiny_policy_folder)}}) == [1, 2]
     return folder
 
 
