@@ -42,6 +42,13 @@ def problems_of(**groups: dict[str, Any]) -> list[str]:
     return [problem[4:] for problem in problems]
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize(("group", "name"), [("training", "learning_rate"), ("verification", "timeout_seconds")])
+def test_a_number_that_is_not_finite_is_refused(group: str, name: str, value: float) -> None:
+    (problem,) = problems_of(**{group: {name: value}})
+    assert problem.startswith(f"{group}.{name} = {value}")
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

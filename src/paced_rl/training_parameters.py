@@ -18,9 +18,9 @@ POLICY_GRADIENTS = ("grpo", "dr_grpo", "dapo", "rloo")
 
 
 class Group(BaseModel):
-    """Unknown names are refused, and values stay as they were read."""
+    """Unknown names are refused, and so are numbers that are not finite; values stay as they were read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrainingParameters(Group):

@@ -199,9 +199,16 @@ def test_the_environment_variable_names_another_place(project: Path, monkeypatch
 def test_a_broken_database_costs_the_record_and_not_the_round(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     (project / "mlflow.db").write_bytes(b"this is not a database" * 100)
     with caplog.at_level(logging.ERROR, logger="paced_rl"):
-        run_round(project, round=4)
+        run_with_hooks(
+            [MlflowHook()],
+            project=project,
+            catalog=round_catalog(project, round=4),
+            pipeline=round_pipeline(),
+            run_params={"env": "gpu", "runtime_params": {"training": {"learning_rate": 0.1}, "round": 4}},
+        )
     assert "MLflow could not record round 4 of experiment 'paced'" in caplog.text
-    assert "--params round=4,experiment=paced --runner-params=force=True" in caplog.text
+    command = "kedro run --pipelines=reporting --env=gpu --params training.learning_rate=0.1,round=4,experiment=paced "
+    assert command + "--runner-params=force=True" in caplog.text, "else it would record other parameters"
     assert (project / "data/round_summary/experiment=paced/round=0004/round_summary.parquet").exists()
 
 

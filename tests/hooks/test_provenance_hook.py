@@ -88,7 +88,18 @@ def test_each_node_keeps_the_commit_and_the_parameters_it_was_executed_under(pro
     }
     assert found["git"] == {"commit": second, "is_dirty": True}
     assert found["nodes"]["sample"]["parameters"] == {"params:seed": 1}
-    assert found["parameters"]["seed"] == 2
+
+
+def test_parameters_are_those_of_the_last_run_that_executed_their_stage(project: Path) -> None:
+    run_round(project, seed=1, training={"learning_rate": 5e-5}, reporting={"calibration_window": 3})
+    found = run_round(project, seed=2, reporting={"calibration_window": 4}, executed=["report"])["parameters"]
+    assert found["reporting"]["calibration_window"] == 4
+    assert found["training"]["learning_rate"] == 5e-5, "the report trains nothing"
+    assert found["seed"] == 1
+    trained = run_round(project, seed=2, executed=["train"])["parameters"]
+    assert trained["training"]["learning_rate"] == 1e-4
+    assert trained["seed"] == 2
+    assert trained["reporting"]["calibration_window"] == 4
 
 
 def test_a_run_in_which_every_node_was_cached_changes_nothing(project: Path) -> None:

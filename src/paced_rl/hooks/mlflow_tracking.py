@@ -20,6 +20,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from paced_rl.command_lines import params_option
 from paced_rl.hooks.common import file_of, is_round, read
 from paced_rl.hooks.mlflow_store import RoundRecord, log_round
 from paced_rl.hooks.summary import FIGURES
@@ -38,9 +39,8 @@ _LOCAL_UI = "http://127.0.0.1:5000"
 
 _NOT_RECORDED = (
     "MLflow could not record round {record.round_number} of experiment '{record.experiment}': {kind}: {failure}\n"
-    "What the round wrote under data/ is not affected. To record it once MLflow works again: kedro run "
-    "--pipelines=reporting --params round={record.round_number},experiment={record.experiment} "
-    "--runner-params=force=True"
+    "What the round wrote under data/ is not affected. To record it once MLflow works again (an experiment that was "
+    "deleted there comes back with `mlflow experiments restore`): {command}"
 )
 
 _PARTITIONS = ("experiment", "round")  # columns that a table gets from its path
@@ -63,6 +63,8 @@ class MlflowHook:
         self._has_executed = False
         self._project = Path(run_params["project_path"])
         self._is_round = is_round(pipeline)
+        self._env = run_params.get("env")
+        self._runtime_params = run_params.get("runtime_params") or {}
 
     @hook_impl
     def before_node_run(self) -> None:
@@ -90,11 +92,18 @@ class MlflowHook:
         try:
             experiment_id = log_round(record, project=self._project, tracking_uri=tracking_uri)
         except (MlflowException, SQLAlchemyError, OSError) as failure:
-            logger.error(_NOT_RECORDED.format(record=record, kind=type(failure).__name__, failure=failure))
+            kind, command = type(failure).__name__, self._command(record)
+            logger.error(_NOT_RECORDED.format(record=record, kind=kind, failure=failure, command=command))
             return
         server = tracking_uri if tracking_uri and tracking_uri.startswith("http") else _LOCAL_UI
         runs = f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs"
         logger.info("Round %d of '%s' is in MLflow: %s", record.round_number, record.experiment, runs)
+
+    def _command(self, record: RoundRecord) -> str:
+        """What records the round again, with the parameters of this run: others would be recorded in their place."""
+        env = f"--env={self._env} " if self._env else ""
+        params = {**self._runtime_params, "experiment": record.experiment, "round": record.round_number}
+        return f"kedro run --pipelines=reporting {env}--params {params_option(params)} --runner-params=force=True"
 
 
 def _is_enabled(catalog: CatalogProtocol) -> bool:

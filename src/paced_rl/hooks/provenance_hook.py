@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from kedro.pipeline.node import Node
 
 from paced_rl import provenance
 from paced_rl.datasets.table_contract import path_partitions
-from paced_rl.hooks.common import read
+from paced_rl.hooks.common import read, stage_of
 from paced_rl.runner.code_fingerprints import code_digest
 from paced_rl.runner.content_fingerprints import canonical_json, file_fingerprint, local_path
 from paced_rl.runner.records import record_path, source_fingerprints, why_not_cacheable
+from paced_rl.stages import STAGES
 
 FORMAT = 1
 """Raise it when the meaning of a field changes."""
@@ -78,7 +79,8 @@ class ProvenanceHook:
         news = self._started if earlier else [*self._started, *up_to_date]
         if not any("experiment" in _partitions(node, catalog) for node in news):
             return
-        parameters = _full_parameters(catalog)
+        stages = {stage_of(node) for node in finished}
+        parameters = _merged_parameters(_full_parameters(catalog), earlier.get("parameters", {}), stages)
         nodes = dict(earlier.get("nodes", {}))
         for node in self._started:
             nodes.pop(node.name, None)  # one that failed has left nothing that can be trusted
@@ -118,6 +120,15 @@ def _full_parameters(catalog: CatalogProtocol) -> dict[str, Any]:
     given = catalog["parameters"].load()
     parameters: dict[str, Any] = json.loads(canonical_json({**given, **check_groups(given)}))
     return parameters
+
+
+def _merged_parameters(now: Mapping[str, Any], earlier: Mapping[str, Any], stages: Collection[str]) -> dict[str, Any]:
+    """Each group of parameters as of the last run that executed its stage; what belongs to no stage, as of training.
+
+    Who runs a report again with other parameters has not trained with them.
+    """
+    stage = {name: name if name in STAGES else "training" for name in now}
+    return {name: earlier.get(name, value) if stage[name] not in stages else value for name, value in now.items()}
 
 
 def _entry(node: Node, catalog: CatalogProtocol, git: Mapping[str, Any] | None) -> dict[str, Any]:
