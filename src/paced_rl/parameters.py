@@ -100,8 +100,8 @@ class PolicyParameters(Group):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the forward pass; log-probabilities are always computed in float32."""
     deterministic: bool | None = None
-    """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where a step
-    of training took 0.201 s with it and 0.200 s without, and no elsewhere."""
+    """Whether PyTorch may take only kernels that give the same bits in every run; null says yes on a CPU, where it
+    costs nothing that `benchmarks/deterministic.py` could measure, and no elsewhere."""
     lora_rank: int = Field(0, ge=0)
     """Rank of a low-rank adapter that is trained in place of the weights; 0 trains all weights. Needs `peft`."""
     lora_alpha: int = Field(32, ge=1)
