@@ -42,6 +42,11 @@ def problems_of(**groups: dict[str, Any]) -> list[str]:
     return [problem[4:] for problem in problems]
 
 
+def test_an_experiment_without_a_name_is_refused() -> None:
+    message = message_of(preflight.check_experiment_name, None)
+    assert message == "experiment has no name: give it one, e.g. --params experiment=paced"
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
 @pytest.mark.parametrize(("group", "name"), [("training", "learning_rate"), ("verification", "timeout_seconds")])
 def test_a_number_that_is_not_finite_is_refused(group: str, name: str, value: float) -> None:

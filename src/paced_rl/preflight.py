@@ -102,6 +102,8 @@ def check_seed(seed: Any) -> None:
 
 def check_experiment_name(experiment: Any) -> None:
     """Raises PreflightError unless the name is a text that can be a folder's name everywhere."""
+    if experiment is None:
+        raise PreflightError("experiment has no name: give it one, e.g. --params experiment=paced")
     if not isinstance(experiment, str):
         raise PreflightError(
             f"experiment must be a text, got {experiment!r}: a name of digits only is read as a number, "

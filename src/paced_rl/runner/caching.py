@@ -77,7 +77,9 @@ class CachingRunner(SequentialRunner):
                     len(nodes) - len(done),
                     len(nodes),
                 )
-        self._logger.info("%d nodes ran, %d are cached", sum(done.values()), len(done) - sum(done.values()))
+        num_ran = sum(done.values())
+        ran = "1 node ran" if num_ran == 1 else f"{num_ran} nodes ran"
+        self._logger.info("%s, %d are cached", ran, len(done) - num_ran)
 
     def _run_if_stale(
         self, node: Node, catalog: CatalogProtocol, hook_manager: PluginManager | None, run_id: str | None
