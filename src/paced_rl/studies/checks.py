@@ -22,7 +22,7 @@ def open_arms(plan: StudyPlan, project: Path) -> dict[str, Study]:
 
     Raises:
         StudyFileError: an arm has an unknown parameter, one out of range, or a combination that cannot work; or nothing
-            of it could be read by the report. All problems of all arms are told.
+            of it could be read by the report. All arms that break a check are told, one check after the other.
     """
     environment = project / "conf" / (plan.env or "base")
     if not environment.is_dir():
