@@ -221,7 +221,7 @@ def _columns(file: Path, names: list[str]) -> Any:
 
     from paced_rl.datasets.table_cache import is_small, read_table
 
-    # The round has read a small table already.
+    # Arrow's own `read_table` takes longer for a small file, and prompts stay in memory from round to round.
     table = read_table(file).select(names) if is_small(file) else pq.read_table(file, columns=names, partitioning=None)
     return table.to_pandas()
 
